@@ -1,0 +1,106 @@
+"""What a run costs: seconds, samples, counted FLOPs, bytes."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class FlopCount(TorchDispatchMode):
+    """Counts the FLOPs of the operators run under it (matrix products, convolutions, attention: torch's formulas).
+
+    Unlike torch's FlopCounterMode it never decomposes an operator, so counting changes no number.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torch.utils.flop_counter import flop_registry
+
+        self.flops = 0
+        self._formulas = flop_registry
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = self._formulas.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+class Meters:
+    """Running totals; saved in checkpoints, so that a resumed run's cost is the whole run's.
+
+    FLOPs of training are counted on the second step of each phase (the first, where there is one only) and multiplied;
+    those of hooks outside steps are counted whole; those of evaluation are counted on one chunk and multiplied.
+    """
+
+    def __init__(self) -> None:
+        self.totals: dict[str, float] = {
+            "seconds_train": 0.0,
+            "seconds_evaluate": 0.0,
+            "seconds_trace": 0.0,
+            "seconds_total": 0.0,
+            "flops_train": 0,
+            "flops_evaluate": 0,
+            "samples_train": 0,
+            "samples_evaluate": 0,
+            "steps": 0,
+            "stored_bytes": 0,
+        }
+        self.flops_per_sample: dict[str, float] = {}
+        self._started = time.perf_counter()
+        self._before = 0.0
+
+    def add(self, key: str, amount: float) -> None:
+        self.totals[key] += amount
+
+    def total_seconds(self) -> float:
+        """Wall seconds so far, earlier sittings of a resumed run included."""
+        return self._before + time.perf_counter() - self._started
+
+    @contextmanager
+    def seconds(self, *keys: str) -> Iterator[None]:
+        """Add the block's wall seconds to these totals."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            for key in keys:
+                self.totals[key] += spent
+
+    @contextmanager
+    def counted(self, key: str) -> Iterator[None]:
+        """Add the FLOPs run inside the block."""
+        with FlopCount() as count:
+            yield
+        self.totals[key] += count.flops
+
+    def state(self) -> dict[str, Any]:
+        return {"totals": {**self.totals, "seconds_total": self.total_seconds()}, "per_sample": self.flops_per_sample}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.totals.update(state["totals"])
+        self.flops_per_sample = state["per_sample"]
+        self._before = self.totals["seconds_total"]
+
+    def summary(self) -> dict[str, float]:
+        """The cost part of a record."""
+        totals = {**self.totals, "seconds_total": self.total_seconds()}
+        rate = totals["samples_train"] / totals["seconds_train"] if totals["seconds_train"] else None
+        return {**totals, "samples_per_second": rate, "peak_memory_bytes": peak_memory_bytes()}  # type: ignore[dict-item]
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process, or of the GPU allocator where one is used."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

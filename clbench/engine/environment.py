@@ -1,0 +1,85 @@
+"""The machine and settings a run's bytes depend on: chosen, applied, recorded, and compared on resuming."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from clbench.errors import UserError
+from clbench.spec import RunSpec
+
+PACKAGES = ("clbench", "torch", "numpy", "timm", "transformers", "peft", "safetensors")
+
+
+class Environment:
+    """Device, precision, threads and memory format of a run, resolved from its specification."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        if spec.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: no GPU is visible to torch; use --device cpu")
+        on_gpu = spec.device == "cuda" or (spec.device == "auto" and torch.cuda.is_available())
+        self.device = torch.device("cuda" if on_gpu else "cpu")
+        self.precision = ("bf16" if on_gpu else "fp32") if spec.precision == "auto" else spec.precision
+        self.channels_last = on_gpu if spec.channels_last is None else spec.channels_last
+        self.compile = spec.compile
+        self.threads = spec.threads or len(os.sched_getaffinity(0))
+
+    def apply(self) -> None:
+        """Set threads and, on a GPU, deterministic algorithms."""
+        torch.set_num_threads(self.threads)
+        if self.device.type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.backends.cudnn.benchmark = False
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of every loss and prediction."""
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def conditions(self) -> dict[str, Any]:
+        """What byte-identity is promised for."""
+        return {
+            "device": self.device.type,
+            "precision": self.precision,
+            "threads": self.threads,
+            "channels_last": self.channels_last,
+            "compile": self.compile,
+            "versions": package_versions(),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """The environment part of a record."""
+        gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else None
+        return {
+            **self.conditions(),
+            "python": platform.python_version(),
+            "platform": f"{platform.system()}-{platform.machine()}",
+            "processor": _processor(),
+            "gpu": gpu,
+        }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()

@@ -1,0 +1,202 @@
+"""Evaluation: all sets in one pass over balanced chunks; rows for the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from clbench.engine.cost import FlopCount
+from clbench.engine.faults import fault_point
+from clbench.engine.grid import Plan
+from clbench.engine.hooks import hook, overrides
+from clbench.errors import RunFailed
+from clbench.rng import derive_seed
+from clbench.stream import EvalSet
+from clbench.table import Row
+
+if TYPE_CHECKING:
+    from clbench.engine.session import Session
+
+CHUNK = 64
+SMALLEST_CHUNK = 32
+Values = dict[str, Tensor]
+
+
+class Evaluator:
+    """Scores the strategy on the stream's sets: whole at boundaries, on a fixed subset in between.
+
+    `at_switch` holds each set's per-sample values on the subset at the last switch (float32): the other half of the
+    paired differences whose standard error the trace rows carry. It is part of the checkpoint.
+    """
+
+    def __init__(self, session: Session, plan: Plan) -> None:
+        self.session = session
+        self.plan = plan
+        self.at_switch: Values = {}
+        self.subsets = {s.name: _subset(session.stream.content, s, plan.subset) for s in session.stream.eval_sets}
+
+    def boundary(self, step: int, tasks_seen: int) -> list[Row]:
+        """Rows of all sets, whole, and the trace rows of the subset at this switch, which cost nothing more."""
+        with self.session.meters.seconds("seconds_evaluate"):
+            sets = self.session.stream.eval_sets
+            values = self._values(sets, None)
+            rows = self._rows("boundary", step, tasks_seen, values, {})
+            if self.plan.points != 0:
+                traced = {
+                    s.name: v[self.subsets[s.name]] for s in self._traced(tasks_seen) if (v := values[s.name]) is not None
+                }
+                self.at_switch = {name: value.clone() for name, value in traced.items()}
+                if step > 0 and not overrides(self.session.strategy, "end_task"):
+                    rows += self._rows("trace", step, tasks_seen - 1, traced, {})
+                rows += self._rows("trace", step, tasks_seen, traced, {})
+            return rows
+
+    def last_step_is_boundary(self) -> bool:
+        """Whether a task's last trace evaluation would repeat the boundary's: nothing happens in between."""
+        return not overrides(self.session.strategy, "end_task")
+
+    def trace(self, step: int, tasks_seen: int) -> list[Row]:
+        """Rows of the subset of every set seen, of the current task's and of the held-out ones."""
+        with self.session.meters.seconds("seconds_evaluate", "seconds_trace"):
+            values = self._values(self._traced(tasks_seen + 1), self.subsets)
+            return self._rows("trace", step, tasks_seen, values, self.at_switch)
+
+    def _traced(self, tasks: int) -> list[EvalSet]:
+        return [s for s in self.session.stream.eval_sets if s.belongs_to is None or s.belongs_to < tasks]
+
+    # -- values --------------------------------------------------------------------------------------------------
+
+    def _values(self, sets: Sequence[EvalSet], subsets: Values | None) -> dict[str, Tensor | None]:
+        """Per-sample values of each set, float32 on the CPU; None for a set that cannot be scored."""
+        session = self.session
+        n_classes = session.n_classes()
+        scorable = [s for s in sets if session.objective.scorable(s, n_classes)]
+        values: dict[str, Tensor | None] = {s.name: None for s in sets}
+        with self._evaluating():
+            for group in self._groups(scorable):
+                values |= self._one_pass(group, subsets)
+        return values
+
+    def _groups(self, sets: list[EvalSet]) -> list[list[EvalSet]]:
+        """Sets that can share a pass: all of them, unless `predict` is given the task's index."""
+        if self.session.gives_task_id:
+            return [[s] for s in sets]
+        return [sets] if sets else []
+
+    def _one_pass(self, sets: list[EvalSet], subsets: Values | None) -> dict[str, Tensor | None]:
+        """One sequence of chunks over the rows of several sets."""
+        positions = [torch.arange(len(s.data)) if subsets is None else subsets[s.name] for s in sets]
+        index = torch.cat([s.data.index[p] for s, p in zip(sets, positions, strict=True)])
+        owner = torch.cat([torch.full((len(p),), i) for i, p in enumerate(positions)])
+        values = torch.empty(len(index))
+        samples = type(sets[0].data)(sets[0].data.pool, index)
+        for rows in chunks(len(index)):
+            self.session.evaluating(len(rows))
+            outputs, y = self._predict(samples, rows, sets[0])
+            for i in owner[rows].unique().tolist():
+                mine = owner[rows] == i
+                scores = self.session.objective.scores(outputs[mine], y[mine], sets[i])
+                values[rows[mine]] = scores.float().cpu()
+            fault_point("evaluate")
+        return {s.name: values[owner == i] for i, s in enumerate(sets)}
+
+    def _predict(self, samples, rows: Tensor, eval_set: EvalSet) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+        session = self.session
+        padded = rows if len(rows) >= SMALLEST_CHUNK else rows[torch.arange(SMALLEST_CHUNK) % len(rows)]
+        batch = session.services.batch(samples, padded, "plain")
+        keywords = {"task": eval_set.belongs_to} if session.gives_task_id else {}
+        with hook(session.strategy, "predict", session.services.task, session.log), self._counted(len(padded)):
+            with session.environment.autocast():
+                outputs = session.strategy.predict(batch.x, **keywords)
+            if outputs.shape[0] != len(padded):
+                raise RunFailed(
+                    f"strategy {type(session.strategy).__name__}: predict returned {tuple(outputs.shape)} for "
+                    f"{len(padded)} inputs"
+                )
+        session.meters.add("samples_evaluate", len(rows))
+        return outputs[: len(rows)].float(), batch.y[: len(rows)]
+
+    @contextmanager
+    def _counted(self, n: int) -> Iterator[None]:
+        """FLOPs: counted on the first chunk, multiplied by the samples afterwards."""
+        meters = self.session.meters
+        if "evaluate" not in meters.flops_per_sample:
+            with FlopCount() as count:
+                yield
+            meters.flops_per_sample["evaluate"] = count.flops / n
+        else:
+            yield
+        meters.add("flops_evaluate", meters.flops_per_sample["evaluate"] * n)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Eval mode, no gradients, the deployed weights; everything as it was afterwards."""
+        session = self.session
+        if session.services.features is not None:
+            with torch.no_grad():
+                yield
+            return
+        model = session.model
+        modes = {name: module.training for name, module in model.named_modules()}
+        deployed = session.strategy.deploy()
+        trained = {k: v.clone() for k, v in model.state_dict().items() if k in deployed} if deployed else {}
+        model.eval()
+        try:
+            if deployed:
+                model.load_state_dict(deployed, strict=False)
+            with torch.no_grad():
+                yield
+        finally:
+            if trained:
+                model.load_state_dict(trained, strict=False)
+            for name, module in model.named_modules():
+                module.training = modes[name]
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def _rows(self, kind: str, step: int, tasks_seen: int, values: dict, paired: Values) -> list[Row]:  # type: ignore[type-arg]
+        objective, n_classes = self.session.objective, self.session.n_classes()
+        sets = {s.name: s for s in self.session.stream.eval_sets}
+        rows = []
+        for name, per_sample in values.items():
+            eval_set = sets[name]
+            common = {"belongs_to": eval_set.belongs_to, "kind": kind, "step": step, "tasks_seen": tasks_seen}
+            if per_sample is None:
+                rows.append(Row(eval_set=name, value=None, n=len(eval_set.data), metric=objective.primary, **common))
+                continue
+            value = per_sample.double().mean().item()
+            se = _paired_error(per_sample, paired.get(name))
+            base = objective.base(eval_set, n_classes)
+            rows.append(
+                Row(
+                    eval_set=name, value=value, n=len(per_sample), metric=objective.primary, se=se, base=base, **common
+                )
+            )
+            if kind == "boundary":
+                for metric, other in objective.further(value, eval_set).items():
+                    rows.append(Row(eval_set=name, value=other, n=len(per_sample), metric=metric, **common))
+        return rows
+
+
+def chunks(n: int) -> list[Tensor]:
+    """Positions 0..n-1 in near-equal chunks of at most 64, so that none but a short only one is below 32."""
+    return list(torch.arange(n).tensor_split(math.ceil(n / CHUNK))) if n else []
+
+
+def _paired_error(values: Tensor, before: Tensor | None) -> float | None:
+    if before is None or len(values) < 2:
+        return None
+    difference = (values - before).double()
+    return (difference.std() / math.sqrt(len(values))).item()
+
+
+def _subset(content: str, eval_set: EvalSet, size: int) -> Tensor:
+    """The first `size` of a permutation fixed by the stream and the set: shared by all runs of the stream."""
+    generator = torch.Generator()
+    generator.manual_seed(derive_seed(0, "evaluation-subset", content, eval_set.name))
+    return torch.randperm(len(eval_set.data), generator=generator)[:size].sort().values

@@ -1,0 +1,43 @@
+"""The table while a run lasts: an append-only file beside the rows in memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from clbench.table import EvaluationTable, Row
+
+
+class TableLog:
+    """Rows in memory and, one JSON line each, on disk. `mark` is (rows, bytes): what a checkpoint remembers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.table = EvaluationTable()
+        self._file = path.open("ab")
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        return len(self.table), self._file.tell()
+
+    def append(self, rows: list[Row]) -> None:
+        self.table.extend(rows)
+        self._file.write("".join(row.to_json() + "\n" for row in rows).encode())
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Make what was written durable (before a checkpoint refers to it)."""
+        os.fsync(self._file.fileno())
+
+    def rewind(self, rows: int, length: int) -> None:
+        """Drop what came after a mark; the rows before it are read from disk."""
+        self._file.truncate(length)
+        self._file.seek(length)
+        self.table = EvaluationTable()
+        with self.path.open("rb") as lines:
+            self.table.extend([Row.from_json(line.decode()) for line in lines])
+        if len(self.table) != rows:
+            raise ValueError(f"{self.path} holds {len(self.table)} rows where the checkpoint expects {rows}")
+
+    def close(self) -> None:
+        self._file.close()

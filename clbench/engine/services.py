@@ -1,0 +1,144 @@
+"""What strategies are given besides their hooks. Undeclared needs raise here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from clbench.engine.snapshots import Snapshots
+from clbench.errors import RunFailed
+from clbench.rng import Randomness
+from clbench.samples import Batch, Samples
+from clbench.stream import Stream, Task
+
+if TYPE_CHECKING:
+    from clbench.engine.features import Features
+    from clbench.memory import Memory
+    from clbench.objectives import Objective
+    from clbench.strategy import Needs
+
+
+class Services:
+    """One run's model, data access and randomness, guarded by what the strategy declares."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        objective: Objective,
+        needs: Needs,
+        random: Randomness,
+        device: torch.device,
+        build_model: Callable[[], nn.Module],
+        features: Features | None,
+    ) -> None:
+        self.stream = stream
+        self.objective = objective
+        self.needs = needs
+        self.device = device
+        self.features = features
+        self.snapshots = Snapshots()
+        self.built = 0
+        self.task = -1
+        self._random = random
+        self._build_model = build_model
+        self._model: nn.Module | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """Built when first asked for: a method that reads cached features may never need it."""
+        if self._model is None:
+            self._model = self._build_model()
+        return self._model
+
+    @property
+    def model_is_built(self) -> bool:
+        return self._model is not None
+
+    def view(self, task: Task) -> Task:
+        """The task as the strategy may see it."""
+        return task if self.needs.task_boundaries else UnboundedTask(task)  # type: ignore[return-value]
+
+    # -- batches -------------------------------------------------------------------------------------------------
+
+    def batch(self, samples: Samples, positions: Tensor, view: Literal["train", "plain"], epoch: int = 0) -> Batch:
+        """The samples at these positions as a batch on the device."""
+        index = samples.index[positions]
+        labels = samples.pool.labels[index]
+        if self.features is not None:
+            x = self.features.read(samples.pool, index).to(self.device)
+            return Batch(x=x, y=labels.to(self.device), raw=x, labels=labels, index=index, epoch=epoch)
+        raw = samples.pool.inputs[index]
+        x, y = self.transform(raw, labels, view)
+        return Batch(x=x, y=y, raw=raw, labels=labels, index=index, epoch=epoch)
+
+    def transform(self, raw: Tensor, labels: Tensor, view: Literal["train", "plain"]) -> tuple[Tensor, Tensor]:
+        """Model inputs and targets, on the device."""
+        generator = self._random.generator("augment") if view == "train" else None
+        return self.objective.inputs(raw.to(self.device), labels.to(self.device), view, generator)
+
+    def batches(self, samples: Samples, batch_size: int, view: Literal["train", "plain"]) -> Iterator[Batch]:
+        for positions in torch.arange(len(samples)).split(batch_size):
+            yield self.batch(samples, positions, view)
+
+    # -- guarded -------------------------------------------------------------------------------------------------
+
+    def memory(self, size: int, policy: str) -> Memory:
+        from clbench.memory import Memory
+
+        self._declared("stores_samples", "keeps samples in a memory")
+        return Memory(size, policy)
+
+    def replay(self, memory: Memory, n: int, view: Literal["train", "plain"]) -> Batch | None:
+        if len(memory) == 0 or n == 0:
+            return None
+        rows = memory.sample(n, self.generator("memory"))
+        x, y = self.transform(rows.raw, rows.labels, view)
+        gone = torch.full((len(rows.labels),), -1, dtype=torch.int64)
+        extra = {key: value.to(self.device) for key, value in rows.extra.items()}
+        return Batch(x=x, y=y, raw=rows.raw, labels=rows.labels, index=gone, extra=extra)
+
+    def seen_samples(self) -> Samples:
+        self._declared("sees_all_data", "reads the data of earlier tasks")
+        return Samples.union([task.train for task in self.stream.tasks[: self.task + 1]])
+
+    def all_samples(self) -> Samples:
+        self._declared("sees_all_data", "reads the data of all tasks")
+        return Samples.union([task.train for task in self.stream.tasks])
+
+    def is_last_task(self) -> bool:
+        self._declared("knows_horizon", "asks which task is the last")
+        return self.task == len(self.stream.tasks) - 1
+
+    def _declared(self, need: str, use: str) -> None:
+        if not getattr(self.needs, need):
+            raise RunFailed(f"the strategy {use} without declaring it: add `{need}=True` to its `needs`")
+
+    # -- free ----------------------------------------------------------------------------------------------------
+
+    def generator(self, concern: str) -> torch.Generator:
+        return self._random.generator(f"strategy.{concern}")
+
+    def snapshot(self, name: str) -> nn.Module:
+        return self.snapshots.take(name, self.model, self.built)
+
+    def squared_gradients(self, samples: Samples, labels: str, limit: int | None) -> dict[str, Tensor]:
+        from clbench.gradients import squared_gradients
+
+        if limit is not None and limit < len(samples):
+            chosen = torch.randperm(len(samples), generator=self.generator("fisher-samples"))[:limit]
+            samples = samples.subset(chosen)
+        batches = self.batches(samples, 64, "plain")
+        return squared_gradients(self.model, self.objective, batches, labels, self.generator("fisher-labels"))
+
+
+class UnboundedTask:
+    """A task as a strategy without `task_boundaries` sees it: data that arrive, and nothing about the task."""
+
+    def __init__(self, task: Task) -> None:
+        self.train = task.train
+
+    def __getattr__(self, name: str) -> Any:
+        raise RunFailed(f"the strategy reads task.{name} without declaring it: add `task_boundaries=True` to its `needs`")

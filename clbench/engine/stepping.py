@@ -1,0 +1,163 @@
+"""A phase being run: batches, losses and updates of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from clbench.engine.cost import FlopCount
+from clbench.engine.cursor import Cursor, Stage
+from clbench.engine.hooks import hook, overrides
+from clbench.engine.optimizers import build_optimizer, set_slots, slots_of
+from clbench.engine.sampling import Sampler
+from clbench.errors import RunFailed
+from clbench.models.modes import set_mode
+from clbench.phase import Phase
+from clbench.samples import Batch
+from clbench.schedules import factor
+
+if TYPE_CHECKING:
+    from clbench.engine.session import Session
+    from clbench.stream import Task
+
+CUDA_FINITE_CHECK = 50
+
+
+class ActivePhase:
+    """One phase of one task. Trainability, modes, sampler and optimiser are derived from the plan on every entry."""
+
+    def __init__(self, session: Session, task: Task, number: int, phase: Phase) -> None:
+        self.session = session
+        self.task = task
+        self.number = number
+        self.phase = phase
+        self.strategy = session.strategy
+        self.step = 0
+        self._loss_hook = phase.loss or self.strategy.loss
+        self._after_step = phase.after_step or self.strategy.after_step
+        self._penalised = overrides(self.strategy, "after_backward")
+        self._bad = torch.zeros((), dtype=torch.bool, device=session.environment.device)
+
+    def begin(self) -> None:
+        """`Phase.begin`, on fresh entry."""
+        if self.phase.begin is not None:
+            with hook(self.strategy, f"{self.phase.name}.begin", self.task.index, self.session.log), self._counted():
+                self.phase.begin()
+
+    def prepare(self) -> None:
+        """Everything a step reads that is not in a checkpoint."""
+        session, phase = self.session, self.phase
+        self.samples = phase.data() if callable(phase.data) else phase.data
+        session.check_single_pass(phase, self.task)
+        self.sampler = Sampler(phase, len(self.samples), session.random, (self.task.index, self.number))
+        self.length = self.sampler.length
+        self.evaluation_steps = session.evaluator.plan.steps(self.length)
+        self.parameters = {}
+        if phase.optimizer is None and session.services.features is not None:
+            return
+        for name, parameter in session.model.named_parameters():
+            if name not in session.frozen:
+                parameter.requires_grad_(phase.trainable is None or phase.trainable(name))
+        self.enter_mode()
+        if phase.optimizer is None:
+            return
+        self.parameters = {n: p for n, p in session.model.named_parameters() if p.requires_grad}
+        groups = phase.parameter_groups(self.parameters) if phase.parameter_groups else None
+        self.optimizer = build_optimizer(phase.optimizer, groups or [{"params": list(self.parameters.values())}])
+        session.use_optimizer(self)
+
+    def enter_mode(self) -> None:
+        """The model's modes for training, after anything that changed them."""
+        if self.phase.optimizer is not None or self.session.services.features is None:
+            set_mode(self.session.model, self.phase.mode)
+
+    def carry_state(self, slots: dict) -> None:
+        """Fresh entry: the optimiser state of the phase before, as the policy says."""
+        if self.phase.optimizer_state != "reset":
+            set_slots(self.optimizer, self.parameters, slots, self.phase.optimizer_state)
+
+    def slots(self) -> dict:
+        """The optimiser's tensors by parameter name."""
+        if self.phase.optimizer is None:
+            return {}
+        return slots_of(self.optimizer, {p: name for name, p in self.session.model.named_parameters()})
+
+    @property
+    def steps(self) -> Iterator[int]:
+        """The steps still to do, each entered as a position of the run; ends early when a budget is spent."""
+        first = self.session.first_step(self.task.index, self.number)
+        for step in range(first, self.length):
+            if self.session.budget_spent():
+                return
+            self.session.enter(Cursor(self.task.index, Stage.PHASE, self.number, step))
+            self.step = step
+            yield step
+
+    def batch(self, step: int) -> Batch:
+        return self.session.services.batch(
+            self.samples, self.sampler.positions(step), self.phase.view, self.sampler.epoch(step)
+        )
+
+    def update(self, batch: Batch) -> None:
+        """Loss, backward, `after_backward`, clip, optimiser step: one update. Gradient-free phases have none."""
+        if self.phase.optimizer is None:
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._counted_step(batch):
+            loss = self._loss(batch)
+            loss.backward()
+        if self._penalised:
+            with hook(self.strategy, "after_backward", self.task.index, self.session.log):
+                self.strategy.after_backward(batch)
+        if self.phase.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.phase.clip)
+        rate = factor(self.phase.schedule, self.step, self.length)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * rate
+        self.optimizer.step()
+
+    def after_step(self, batch: Batch) -> None:
+        with hook(self.strategy, "after_step", self.task.index, self.session.log), torch.no_grad():
+            self._after_step(batch)
+        self.session.stepped(len(batch))
+
+    def _loss(self, batch: Batch) -> Tensor:
+        with hook(self.strategy, "loss", self.task.index, self.session.log):
+            with self.session.environment.autocast():
+                loss = self._loss_hook(batch)
+            if loss is None:
+                raise RunFailed(
+                    f"strategy {type(self.strategy).__name__}: loss returned None in phase {self.phase.name!r}, "
+                    "which has an optimiser"
+                )
+        self._check_finite(loss.detach())
+        self.session.show_loss(loss)
+        return loss
+
+    def _check_finite(self, loss: Tensor) -> None:
+        """Stop a diverged run; on a GPU looked at every 50 steps, without a synchronisation per step."""
+        if loss.device.type == "cuda":
+            self._bad |= ~torch.isfinite(loss)
+            if self.step % CUDA_FINITE_CHECK and self.step != self.length - 1:
+                return
+            finite = not bool(self._bad)
+        else:
+            finite = bool(torch.isfinite(loss))
+        if not finite:
+            self.session.diverged(self.task.index, self.step, self.phase.name)
+
+    def _counted(self):  # type: ignore[no-untyped-def]
+        return self.session.meters.counted("flops_train")
+
+    def _counted_step(self, batch: Batch):  # type: ignore[no-untyped-def]
+        return self.session.step_flops(self, batch)
+
+
+def flops_of(run: Callable[[], None]) -> int:
+    """FLOPs of a call."""
+    with FlopCount() as count:
+        run()
+    return count.flops

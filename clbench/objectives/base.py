@@ -1,0 +1,83 @@
+"""The contract of an objective, and the table of those there are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from importlib import import_module
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import torch
+
+    from clbench.samples import Batch
+    from clbench.stream import EvalSet, Stream, Task
+
+OBJECTIVES = {
+    "classification": "clbench.objectives.classification:Classification",
+    "language_modeling": "clbench.objectives.language_modeling:LanguageModeling",
+}
+
+
+def build_objective(stream: Stream) -> Objective:
+    """The objective a stream names."""
+    module, _, name = OBJECTIVES[stream.objective].partition(":")
+    kind: type[Objective] = getattr(import_module(module), name)
+    return kind(stream)
+
+
+class Objective(ABC):
+    """Inputs from stored values, losses from outputs, scores from predictions.
+
+    primary: the name of the primary metric, direction: which way is better. decides: whether a sample's score is a
+    0/1 decision (accuracy) whose noise floor is binomial.
+    """
+
+    primary: ClassVar[str]
+    direction: ClassVar[Literal["higher", "lower"]]
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    @abstractmethod
+    def inputs(
+        self, raw: Tensor, labels: Tensor, view: Literal["train", "plain"], generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Model inputs x and targets y from stored values. `generator` draws the augmentation of the train view."""
+
+    @abstractmethod
+    def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Per-sample losses, float [B], in nats (per token for text)."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean loss of the model on a batch, a scalar."""
+        return self.losses(model(batch.x), batch.y).mean()
+
+    @abstractmethod
+    def decide(self, outputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Targets according to the model: the most likely ones, or drawn from its distribution with `generator`."""
+
+    @abstractmethod
+    def distillation(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Per-sample KL divergence, softened by `temperature` (times its square), from the teacher's outputs to the
+        same columns of `outputs`: float [B]. The teacher may know fewer classes."""
+
+    @abstractmethod
+    def scores(self, outputs: Tensor, y: Tensor, eval_set: EvalSet) -> Tensor:
+        """Per-sample values of the primary metric, float [B]."""
+
+    def further(self, value: float, eval_set: EvalSet) -> dict[str, float]:
+        """Other metrics of a set, as functions of the primary value."""
+        return {}
+
+    def scorable(self, eval_set: EvalSet, n_classes: int) -> bool:
+        """Whether a head with `n_classes` outputs can score the set."""
+        return True
+
+    @abstractmethod
+    def base(self, eval_set: EvalSet, n_classes: int) -> float:
+        """The value of knowing nothing: chance accuracy, or the set's unigram cross-entropy."""
+
+    def grow(self, model: nn.Module, task: Task) -> None:
+        """Give the model outputs for the task's new classes. Default: nothing to grow."""

@@ -1,0 +1,106 @@
+"""Phases: the pure plan of a task. A strategy returns a list of them; the engine steps through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import field_validator
+
+from clbench.config import Config, setting
+from clbench.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Parameter
+
+    from clbench.samples import Batch, Samples
+
+Mode = Literal["train", "eval", "frozen_norms"]
+View = Literal["train", "plain"]
+OptimizerState = Literal["reset", "keep", "keep-moments"]
+OPTIMIZERS = ("sgd", "adam", "adamw")
+
+
+class TrainingConfig(Config):
+    """How a gradient strategy trains. A value of None means: what the stream recommends (its `training`)."""
+
+    optimizer: str | None = setting(None, "sgd, adam or adamw", source="the stream's recommendation")
+    lr: float | None = setting(None, "peak learning rate", source="the stream's recommendation", ge=0)
+    momentum: float | None = setting(None, "SGD momentum", source="the stream's recommendation", ge=0, lt=1)
+    weight_decay: float | None = setting(None, "weight decay", source="the stream's recommendation", ge=0)
+    batch_size: int | None = setting(None, "samples of the current task per step", source="the stream's recommendation", ge=1)
+    epochs: float | None = setting(None, "passes over a task's data", source="the stream's recommendation", gt=0)
+    steps: int | None = setting(None, "steps per task, instead of epochs", source="clbench: unset, epochs rule", ge=1)
+    schedule: str | None = setting(None, "learning-rate schedule within a phase", source="the stream's recommendation")
+    clip: float | None = setting(None, "largest gradient norm", source="the stream's recommendation", gt=0)
+    optimizer_state: OptimizerState = setting(
+        "reset",
+        "at a task's start: reset, keep, or keep-moments (step count restarts)",
+        source="vision_strategies: methods re-create the optimiser per task",
+    )
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known_optimizer(cls, value: str | None) -> str | None:
+        if value is not None and value not in OPTIMIZERS:
+            raise ValueError(f"unknown optimizer{did_you_mean(value, OPTIMIZERS)}")
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _known_schedule(cls, value: str | None) -> str | None:
+        from clbench.schedules import SCHEDULES
+
+        if value is not None and value not in SCHEDULES:
+            raise ValueError(f"unknown schedule{did_you_mean(value, SCHEDULES)}")
+        return value
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimiser by name with its settings; built by the engine over the phase's trainable parameters."""
+
+    name: str = "sgd"
+    lr: float = 0.03
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+@dataclass
+class Phase:
+    """One stretch of steps.
+
+    data: the samples to draw from, or a function returning them (called on every entry, fresh or resumed: a memory's
+    contents, generated features); it must depend on nothing but the strategy's state.
+    view: "train" (augmented) or "plain". epochs or steps: its length; a last, smaller batch is kept.
+    loss, after_step, begin: default to the strategy's `loss` and `after_step`, and to nothing. `begin` runs once, on
+    fresh entry. No work belongs between phases.
+    trainable: names of parameters to train, as a predicate (None: all); mode: of the model's modules. Both are applied
+    on every entry. parameter_groups: from {name: parameter} to optimiser groups (`params` and overrides such as `lr`).
+    optimizer None: gradient-free, `loss` is not called. optimizer_state: reset, keep, or keep-moments.
+    """
+
+    name: str
+    data: Samples | Callable[[], Samples]
+    view: View = "train"
+    epochs: float | None = None
+    steps: int | None = None
+    batch_size: int = 32
+    shuffle: bool = True
+    loss: Callable[[Batch], Tensor | None] | None = None
+    after_step: Callable[[Batch], None] | None = None
+    begin: Callable[[], None] | None = None
+    trainable: Callable[[str], bool] | None = None
+    parameter_groups: Callable[[dict[str, Parameter]], list[dict]] | None = None
+    mode: Mode = "train"
+    optimizer: Optimizer | None = field(default_factory=Optimizer)
+    optimizer_state: OptimizerState = "reset"
+    schedule: str = "constant"
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"phase {self.name!r}: give epochs or steps, one of them")

@@ -1,0 +1,64 @@
+"""Randomness as a function of (run seed, concern, place), never of history.
+
+A *place* is where the run stands: task, stage, phase, step. Entering one seeds the generators that models draw
+from (torch's default, numpy's, `random`'s); everything else draws from a generator of its own concern, which is
+seeded for the place the first time something is drawn there and continues within it.
+"""
+
+from __future__ import annotations
+
+import random
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def derive_seed(seed: int, concern: str, *place: int | str) -> int:
+    """A 63-bit seed from a keyed hash: equal on every machine, unlike `hash()`."""
+    text = "\x1f".join([str(seed), concern, *map(str, place)])
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+class Randomness:
+    """All random sources of one run."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._place: tuple[int | str, ...] = ("start",)
+        self._generators: dict[str, torch.Generator] = {}
+        self._seeded_at: dict[str, tuple[int | str, ...]] = {}
+
+    def enter(self, *place: int | str) -> None:
+        """Stand at `place`: seed torch's, numpy's and Python's global generators for it."""
+        import numpy as np
+        import torch
+
+        self._place = place
+        value = derive_seed(self.seed, "model", *place)
+        torch.default_generator.manual_seed(value)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(value)
+        np.random.seed(value & 0xFFFFFFFF)
+        random.seed(value)
+
+    def generator(self, concern: str) -> torch.Generator:
+        """The CPU generator of a concern ("memory", "augment", ...): keyed to the place, continued within it."""
+        import torch
+
+        if concern not in self._generators:
+            self._generators[concern] = torch.Generator()
+        generator = self._generators[concern]
+        if self._seeded_at.get(concern) != self._place:
+            generator.manual_seed(derive_seed(self.seed, concern, *self._place))
+            self._seeded_at[concern] = self._place
+        return generator
+
+    def fixed(self, concern: str, *place: int | str) -> torch.Generator:
+        """A new CPU generator keyed to an explicit place (an epoch's permutation, say)."""
+        import torch
+
+        generator = torch.Generator()
+        generator.manual_seed(derive_seed(self.seed, concern, *place))
+        return generator

@@ -1,0 +1,98 @@
+"""Samples: rows of one resident (or memory-mapped) tensor. A batch is an index into it and one transform."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(eq=False)
+class Pool:
+    """Everything a stream holds of one shape.
+
+    inputs: uint8 images [N, C, H, W], or integer token blocks [N, context + 1]; a tensor or a memory map.
+    labels: int64 [N]: the class of an image (its position in the head), the domain of a token block.
+    fingerprint: of the decoded data; keys the feature cache.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.labels):
+            raise ValueError(f"{len(self.inputs)} inputs, {len(self.labels)} labels")
+
+
+class Samples:
+    """A selection of a pool's rows, in order. `index` (int64 [n]) is each sample's stable id."""
+
+    def __init__(self, pool: Pool, index: Tensor | Sequence[int] | None = None) -> None:
+        self.pool = pool
+        self.index = torch.arange(len(pool.labels)) if index is None else torch.as_tensor(index, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [n]."""
+        return self.pool.labels[self.index]
+
+    def subset(self, positions: Tensor | Sequence[int]) -> Samples:
+        """The samples at these positions of this selection."""
+        return Samples(self.pool, self.index[torch.as_tensor(positions, dtype=torch.int64)])
+
+    def raw(self, positions: Tensor) -> Tensor:
+        """Stored values (uint8 or tokens), un-augmented: [len(positions), ...]."""
+        return self.pool.inputs[self.index[positions]]
+
+    @staticmethod
+    def union(parts: Sequence[Samples]) -> Samples:
+        """All samples of several selections of one pool, in order."""
+        pools = {id(part.pool) for part in parts}
+        if len(pools) != 1:
+            raise ValueError("a union needs selections of one pool")
+        return Samples(parts[0].pool, torch.cat([part.index for part in parts]))
+
+
+@dataclass
+class Batch:
+    """What a step sees.
+
+    x: model inputs, float [B, C, H, W], token ids [B, T] or features [B, d]; y: targets, int64 [B] or [B, T].
+    raw: the stored values, un-augmented. labels: int64 [B], class or domain. index: stable sample ids, int64 [B]
+    (-1 for samples from a memory). part: int64 [B], 0 = the current task, 1 = a memory. extra: further columns, as a
+    memory stores them (logits, say).
+    """
+
+    x: Tensor
+    y: Tensor
+    raw: Tensor
+    labels: Tensor
+    index: Tensor
+    epoch: int = 0
+    part: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @staticmethod
+    def join(batches: Sequence[Batch]) -> Batch:
+        """One batch of several; `part` numbers them in order. `extra` columns are kept where all have them."""
+        parts = [torch.full((len(b),), i, dtype=torch.int64) for i, b in enumerate(batches)]
+        shared = set.intersection(*(set(b.extra) for b in batches))
+        return Batch(
+            x=torch.cat([b.x for b in batches]),
+            y=torch.cat([b.y for b in batches]),
+            raw=torch.cat([b.raw for b in batches]),
+            labels=torch.cat([b.labels for b in batches]),
+            index=torch.cat([b.index for b in batches]),
+            epoch=batches[0].epoch,
+            part=torch.cat(parts),
+            extra={key: torch.cat([b.extra[key] for b in batches]) for key in shared},
+        )

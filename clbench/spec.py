@@ -1,0 +1,106 @@
+"""The specification of a run: everything its numbers depend on, in one typed object."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import field_validator
+
+from clbench.config import Config, parse_config
+from clbench.errors import UserError
+from clbench.files import write_atomically
+
+BUDGETS = ("flops", "seconds", "memory", "steps")
+
+
+class RunSpec(Config):
+    """What `config.yaml` holds. Equal specifications (`hash`) on equal machines give equal bytes.
+
+    strategy, stream: names, or `file.py:Class`. *_settings: values that differ from the defaults (in a record: all).
+    eval_grid: default (thinned to 10 % of training), full, none, or an interval in steps. budget: upper limits on
+    flops, seconds, steps (training stops there) and memory (bytes a strategy may store). chosen_on: what chose the
+    hyper-parameters. data_root is where the data lie: not part of the hash.
+    """
+
+    strategy: str
+    stream: str
+    strategy_settings: dict[str, Any] = {}
+    stream_settings: dict[str, Any] = {}
+    backbone: str | None = None
+    head: Literal["linear", "cosine"] = "linear"
+    tune: str = "full"
+    seed: int = 0
+    order_seed: int = 0
+    eval_grid: str = "default"
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+    compile: bool = False
+    channels_last: bool | None = None
+    budget: dict[str, float] = {}
+    chosen_on: Literal["nothing", "validation", "test"] = "nothing"
+    data_root: str | None = None
+
+    @field_validator("eval_grid", mode="before")
+    @classmethod
+    def _grid(cls, value: Any) -> str:
+        text = str(value)
+        if text not in ("default", "full", "none") and not (text.isdigit() and int(text) > 0):
+            raise ValueError("use default, full, none or a number of steps")
+        return text
+
+    @field_validator("seed", "order_seed")
+    @classmethod
+    def _seed(cls, value: int) -> int:
+        if not 0 <= value < 2**32:
+            raise ValueError("a seed lies between 0 and 4294967295")
+        return value
+
+    @field_validator("threads")
+    @classmethod
+    def _threads(cls, value: int | None) -> int | None:
+        if value is not None and value < 1:
+            raise ValueError("use 1 thread or more")
+        return value
+
+    @field_validator("budget")
+    @classmethod
+    def _budget(cls, value: dict[str, float]) -> dict[str, float]:
+        for key, limit in value.items():
+            if key not in BUDGETS:
+                raise ValueError(f"unknown budget {key!r}; known: {', '.join(BUDGETS)}")
+            if limit <= 0:
+                raise ValueError(f"budget {key} must be above 0")
+        return value
+
+    def hash(self) -> str:
+        """sha256 (hex) of the specification without `data_root`."""
+        content = self.model_dump(mode="json", exclude={"data_root"})
+        return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """As YAML, atomically."""
+        write_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def read_spec_file(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, checked key by key. Raises UserError with the file's name."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no such config file: {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read config {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"config {path}: expected `key: value` lines")
+    return values
+
+
+def make_spec(values: dict[str, Any], owner: str = "run") -> RunSpec:
+    """A checked specification; mistakes are one-line errors naming `owner`."""
+    spec: RunSpec = parse_config(RunSpec, values, owner)
+    return spec

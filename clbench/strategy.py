@@ -1,0 +1,200 @@
+"""The contract of a strategy: one class, one file. Finetuning is the empty subclass.
+
+A strategy touches a model, a loss and samples; it never asks whether these are images or tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from clbench.phase import Optimizer, Phase, TrainingConfig
+from clbench.samples import Batch, Samples
+from clbench.state import State
+
+if TYPE_CHECKING:
+    import torch
+
+    from clbench.engine.services import Services
+    from clbench.memory import Memory
+    from clbench.objectives import Objective
+    from clbench.stream import EvalSet, Task
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a strategy uses. The engine enforces it: an undeclared use raises; boards show it.
+
+    task_boundaries: it is told when a task begins and ends, and what is in it.
+    task_id_at_test: `predict` receives the task's index, on task-incremental streams.
+    stores_samples: keeps samples (a `Memory`). stores_features: keeps features of samples.
+    sees_all_data: an oracle: reads the data of other tasks.
+    knows_horizon: uses the number of tasks or which is the last.
+    gradient_free: no phase has an optimiser. predicts_between_boundaries: can be evaluated inside a task.
+    resume: "step" for byte-identical resuming anywhere, "task" or "none" for foreign code.
+    objectives: those it works with; None: all.
+    """
+
+    task_boundaries: bool = True
+    task_id_at_test: bool = False
+    stores_samples: bool = False
+    stores_features: bool = False
+    sees_all_data: bool = False
+    knows_horizon: bool = False
+    gradient_free: bool = False
+    predicts_between_boundaries: bool = True
+    resume: Literal["step", "task", "none"] = "step"
+    objectives: tuple[str, ...] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the record."""
+        return asdict(self)
+
+
+class Strategy:
+    """Base class of all strategies. Override hooks; call services; keep what you remember in `self.state`.
+
+    Attributes set by the engine before `setup`: `config` (the typed settings), `model` (an `nn.Module`), `objective`
+    (losses and scores), `state` (saved in checkpoints).
+    Hooks by the time they are called: `setup`, `build`, `begin_task`, `phases`, `loss`, `after_backward`,
+    `after_step`, `end_task`, `predict`, `deploy`.
+    """
+
+    class Config(TrainingConfig):
+        """The training settings alone."""
+
+    needs: ClassVar[Needs] = Needs()
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Literal["raw", "features"]] = "raw"
+    """"features": batches and `predict` hold features of the frozen backbone, [B, d], read from the feature cache."""
+
+    def __init__(self, config: Any, services: Services) -> None:
+        self.config = config
+        self.state = State()
+        self._services = services
+
+    # -- hooks ---------------------------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Once, the model built: wrap modules, create memories and state."""
+
+    def build(self, task: Task) -> None:
+        """Before each task, and replayed on resuming: create parameters and modules. The head is grown already."""
+
+    def begin_task(self, task: Task) -> None:
+        """Before a task's first phase, on fresh entry only: set values."""
+
+    def phases(self, task: Task) -> list[Phase]:
+        """The plan of a task: a pure list. Default: one phase of SGD on the task's training data."""
+        return [self.phase("train", task.train)]
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a step, a scalar. Default: the objective's own."""
+        return self.objective.loss(self.model, batch)
+
+    def after_backward(self, batch: Batch) -> None:
+        """Gradients are ready: project them, or add the gradient of a penalty."""
+
+    def after_step(self, batch: Batch) -> None:
+        """The optimiser has stepped (or, without one, the batch was read): averages, buffers, masks."""
+
+    def end_task(self, task: Task) -> None:
+        """After the last phase, before evaluation: prototypes, importances, merging."""
+
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Scores of evaluation inputs: [B, classes seen], or token logits [B, T, V]. No gradients, eval mode.
+
+        With `task_id_at_test` declared, it is called as `predict(inputs, task=index)` on task-incremental streams.
+        """
+        return self.model(inputs)
+
+    def deploy(self) -> dict[str, Tensor] | None:
+        """Other values of the model's parameters and buffers, by name, to evaluate with; None: those trained."""
+        return None
+
+    # -- services ------------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> nn.Module:
+        """The model: `forward`, `features`, and for classifiers `n_classes`."""
+        return self._services.model
+
+    @property
+    def objective(self) -> Objective:
+        """Losses and scores of the stream's regime."""
+        return self._services.objective
+
+    def phase(self, name: str, data: Any, **changes: Any) -> Phase:
+        """A phase with the training settings of `config` (and the stream's where they are None), `changes` applied."""
+        c = self.config
+        settings: dict[str, Any] = {
+            "batch_size": c.batch_size,
+            "schedule": c.schedule,
+            "clip": c.clip,
+            "optimizer_state": c.optimizer_state,
+            "optimizer": Optimizer(c.optimizer, c.lr, c.momentum, c.weight_decay),
+            **({"steps": c.steps} if c.steps else {"epochs": c.epochs}),
+        }
+        if changes.get("steps") is not None:
+            settings.pop("epochs", None)
+        if changes.get("epochs") is not None:
+            settings.pop("steps", None)
+        return Phase(name=name, data=data, **{**settings, **changes})
+
+    def memory(self, size: int, policy: str = "reservoir") -> Memory:
+        """A new sample memory (see `clbench.memory`); keep it in `self.state`. Needs `stores_samples`."""
+        return self._services.memory(size, policy)
+
+    def replay(self, memory: Memory, n: int, view: Literal["train", "plain"] = "train") -> Batch | None:
+        """A batch of up to `n` remembered samples, augmented anew; None while the memory is empty."""
+        return self._services.replay(memory, n, view)
+
+    def batches(self, samples: Samples, batch_size: int = 64, view: Literal["train", "plain"] = "plain") -> Any:
+        """An iterator over samples in order, as `Batch`es (for `end_task` and `Phase.begin`)."""
+        return self._services.batches(samples, batch_size, view)
+
+    def snapshot(self, name: str) -> nn.Module:
+        """Take a frozen copy of the model as it is (replacing one of that name); saved and rebuilt by the engine."""
+        return self._services.snapshot(name)
+
+    def teacher(self, name: str) -> nn.Module | None:
+        """The snapshot of that name, in eval mode and without gradients, or None before it was taken."""
+        return self._services.snapshots.get(name)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Parameters trained in this phase, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def squared_gradients(self, samples: Samples, labels: str = "true", limit: int | None = None) -> dict[str, Tensor]:
+        """Mean over samples of the squared per-sample gradient of the objective's loss: the diagonal Fisher.
+
+        Norm layers in eval mode. labels: "true" (empirical Fisher), "sampled" from the model, or "predicted".
+        limit: use that many samples, drawn once without replacement. Returns {name: tensor like the parameter}.
+        """
+        return self._services.squared_gradients(samples, labels, limit)
+
+    def seen_samples(self) -> Samples:
+        """Training data of this task and all before it. Needs `sees_all_data`."""
+        return self._services.seen_samples()
+
+    def all_samples(self) -> Samples:
+        """Training data of all tasks, later ones included. Needs `sees_all_data`."""
+        return self._services.all_samples()
+
+    def is_last_task(self) -> bool:
+        """Whether this task is the stream's last. Needs `knows_horizon`."""
+        return self._services.is_last_task()
+
+    def generator(self, concern: str) -> torch.Generator:
+        """A CPU generator for this concern, keyed to the run's seed and place; equal on resuming."""
+        return self._services.generator(concern)
+
+    def join(self, *batches: Batch | None) -> Batch:
+        """One batch of several; Nones are left out. `part` numbers them."""
+        present: Sequence[Batch] = [b for b in batches if b is not None]
+        return present[0] if len(present) == 1 else Batch.join(present)
+
+

@@ -1,0 +1,132 @@
+"""Streams: an ordered sequence of tasks plus the sets they are evaluated on.
+
+A stream file (in `streams/` or anyone's package) holds `Recipe` subclasses; `Recipe.build()` returns a `Stream`.
+Classes are numbered in the order in which the stream brings them: a label *is* its position in the head.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from clbench.config import Config
+
+if TYPE_CHECKING:
+    from clbench.samples import Samples
+
+Scenario = Literal["class", "task", "domain"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task. `classes` are the labels that occur in it; `new_classes` those no earlier task had."""
+
+    index: int
+    name: str
+    train: Samples
+    validation: Samples | None = None
+    classes: tuple[int, ...] = ()
+    new_classes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """A set to be scored. `belongs_to` is its task's index, or None for a held-out set (in no task).
+
+    `classes`: labels that occur in it. `bytes_per_target`: text only, bytes one target token stands for.
+    """
+
+    name: str
+    data: Samples
+    belongs_to: int | None
+    classes: tuple[int, ...] = ()
+    bytes_per_target: float = 1.0
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Names of the classes by label, and the numbers they had in the source."""
+
+    names: tuple[str, ...]
+    original: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Training-time augmentation, drawn per sample: random crop after zero padding, horizontal flip."""
+
+    pad: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a stream recommends where neither the strategy nor the user says: published or stated in its docs."""
+
+    optimizer: str = "sgd"
+    lr: float = 0.03
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    batch_size: int = 32
+    epochs: float = 1.0
+    schedule: str = "constant"
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Tasks in order, evaluation sets, and what identifies them.
+
+    objective: "classification" or "language_modeling" (the key of an `Objective`).
+    content: hash of decoded data, labels and construction parameters without the order seed: what may stand on one
+    board. order: hash of the tasks' order and make-up: which runs are paired.
+    initial_classes: classes known before training (all of them where the label space never grows, else 0).
+    mean, std: per channel in [0, 1] units, constants of the source (never computed from later tasks).
+    input_shape: (C, H, W) of an image or (context,) of a token block; vocabulary: number of token ids.
+    single_pass: each task's data may be seen once ("online"); the engine enforces it.
+    """
+
+    name: str
+    objective: str
+    tasks: tuple[Task, ...]
+    eval_sets: tuple[EvalSet, ...]
+    content: str
+    order: str
+    input_shape: tuple[int, ...]
+    scenario: Scenario = "class"
+    classes: ClassMap | None = None
+    initial_classes: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    vocabulary: int | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    training: Training = field(default_factory=Training)
+    default_model: str = "slim-resnet18"
+    single_pass: bool = False
+    notes: str = ""
+
+
+class Recipe(ABC):
+    """How a stream is built from its settings. Subclasses: a docstring whose first line is the summary, a `Config`
+    with a default and a source for each setting, and `build`.
+
+    `name` is what the user typed. `data_root` is where data sets lie (None: the default, see `clbench.data`).
+    `order_seed` permutes classes or tasks; 0 keeps the source's order. Raise `UserError` for bad settings or data.
+    """
+
+    class Config(Config):
+        """No settings."""
+
+    version: ClassVar[int] = 1
+
+    def __init__(self, name: str, config: Any, *, order_seed: int = 0, data_root: Path | None = None) -> None:
+        self.name = name
+        self.config = config
+        self.order_seed = order_seed
+        self.data_root = data_root
+
+    @abstractmethod
+    def build(self) -> Stream:
+        """Read the data and cut it into tasks."""

@@ -1,0 +1,1 @@
+"""Published recipes, as YAML package data."""

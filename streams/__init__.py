@@ -1,0 +1,1 @@
+"""Streams: one family a file."""
