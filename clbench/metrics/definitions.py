@@ -1,0 +1,294 @@
+"""What every metric key means: version, formula, sign, when it is null, and what others mean by the word.
+
+R[t][j] is the score on task j's sets after task t of T (t = -1: before training), oriented so that higher is
+better: s * value with s = -1 for losses. a_n(E) is the score of set E in a trace row at step n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+BETTER = "higher is better"
+WORSE = "positive = worse"
+GAIN = "positive = better"
+COUNT = "a count"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One key of the metrics object. `others`: library -> its definition of the same word."""
+
+    key: str
+    meaning: str
+    formula: str
+    sign: str
+    null_when: str
+    version: int = 1
+    others: dict[str, str] = field(default_factory=dict)
+
+
+_AVERAGES = {
+    "Mammoth": "mean over seen tasks after the last one, as here",
+    "Renate": "the same as average_accuracy; micro_average_accuracy weights by samples",
+    "PILOT, PyCIL": '"Average Accuracy" is the mean over time of the sample-weighted accuracy, rounded first',
+    "Avalanche": "Top1_Acc_Stream weights by samples over everything evaluated, unseen tasks among it",
+    "Continuum": "accuracy weights by samples; accuracy_A is the mean of the lower triangle of R",
+    "FACIL": "mean over seen tasks, printed after each task",
+    "FoMo": "knowledge accumulation mixes 40 accuracies and one recall@5 with fixed counts",
+}
+_FORGETTING = {
+    "Avalanche": "R[j][j] - R[T-1][j]: the negative of backward_transfer",
+    "Mammoth, FoMo, PILOT, PyCIL": "the last row, and zeros for unseen tasks, are in the max: never negative",
+    "FACIL": "as here; rows before the task was learned count as 0",
+    "Continuum": "as here (older versions skip the last-but-one task)",
+    "Renate": "the max also takes rows before the task was trained: zero-shot scores count as learned",
+    "LibContinual": "R[j][j] - R[T-1][j] without the last-but-one task, still divided by T-1",
+}
+_BACKWARD = {
+    "Mammoth, FoMo, Renate, Avalanche": "as here",
+    "Continuum": "mean over all pairs t > j of R[t][j] - R[j][j]",
+    "LibContinual": "Continuum's sum without the pairs j = t-1, divided by the number of all pairs",
+}
+_FORWARD = {
+    "Renate": "as here",
+    "Avalanche": "as here, if an evaluation before training was asked for",
+    "Mammoth": "against a random model; about 0 where the head hides unseen classes",
+    "FoMo": "against a random model's scores",
+    "Continuum": "no baseline is subtracted, so chance level counts as transfer",
+}
+_CONTINUAL = {
+    "ContinualEvaluation": "evaluation samples are drawn anew each time, so sampling noise counts as a drop"
+}
+_WINDOWS = {
+    "ContinualEvaluation": "windows count evaluations, not steps; rises are searched only from points higher "
+    "than all before them in the window, which misses some"
+}
+
+_ALL = (
+    Definition(
+        "average",
+        "score after the last task, every task counting the same (last accuracy, ACC)",
+        "mean_{j<T} R[T-1][j]",
+        BETTER,
+        "a set of a learned task was not scored after the last task",
+        others=_AVERAGES,
+    ),
+    Definition(
+        "average_micro",
+        "score after the last task, every sample counting the same",
+        "sum_j n_j R[T-1][j] / sum_j n_j over the tasks' sets",
+        BETTER,
+        "n is unknown for one of the sets",
+        others=_AVERAGES,
+    ),
+    Definition(
+        "average_incremental",
+        "score on the tasks seen so far, averaged over the task ends (AIA)",
+        "mean_t mean_{j<=t} R[t][j]",
+        BETTER,
+        "a learned set was not scored at a task end",
+        others=_AVERAGES,
+    ),
+    Definition(
+        "learning",
+        "score on each task just after it was learned (learning accuracy, plasticity)",
+        "mean_j R[j][j]",
+        BETTER,
+        "a set was not scored at the end of its own task",
+    ),
+    Definition(
+        "forgetting",
+        "best earlier score on a task minus its last one (Chaudhry et al. 2018, eq. 3)",
+        "mean_{j<T-1} ( max_{j<=t<T-1} R[t][j] - R[T-1][j] ), the last row not in the max",
+        WORSE + "; negative = the last model is the best so far",
+        "fewer than two tasks are finished",
+        others=_FORGETTING,
+    ),
+    Definition(
+        "backward_transfer",
+        "what later tasks did to the score on a task since it was learned (Lopez-Paz & Ranzato 2017)",
+        "mean_{j<T-1} ( R[T-1][j] - R[j][j] )",
+        GAIN,
+        "fewer than two tasks are finished",
+        others=_BACKWARD,
+    ),
+    Definition(
+        "forward_transfer",
+        "what earlier tasks did to the score on a task before it is trained, against the untrained model",
+        "mean_{1<=j<T} ( R[j-1][j] - R[-1][j] )",
+        GAIN,
+        "fewer than two tasks, no row before training, or a head that cannot score unseen classes",
+        others=_FORWARD,
+    ),
+    Definition(
+        "transfer",
+        "score on tasks not trained yet (MTIL Transfer, zero-shot)",
+        "mean_{1<=j<T} mean_{t<j} R[t][j]",
+        BETTER,
+        "fewer than two tasks are finished, or unseen sets were not scored",
+    ),
+    Definition(
+        "average_over_time",
+        "score on all tasks at all task ends (MTIL Average)",
+        "mean_t mean_j R[t][j] over all T x T",
+        BETTER,
+        "unseen sets were not scored",
+    ),
+    Definition(
+        "retention",
+        "final score on the held-out sets (what the model knew before)",
+        "mean over held-out sets of the score after the last task",
+        BETTER,
+        "no set is held out",
+    ),
+    Definition(
+        "retention_change",
+        "what the whole run did to the held-out sets",
+        "mean over held-out sets of (final - initial)",
+        GAIN,
+        "no set is held out, or no row before training",
+    ),
+    Definition(
+        "accumulation",
+        "distance of the final model from joint training on all tasks",
+        "mean_j ( R[T-1][j] - joint_j )",
+        GAIN + " than joint training; usually negative",
+        "no joint reference run is given",
+        others={"FoMo": _AVERAGES["FoMo"] + "; no reference run is involved"},
+    ),
+    Definition(
+        "intransigence",
+        "how much less of each task was learned than by joint training (Chaudhry et al. 2018)",
+        "mean_j ( joint_j - R[j][j] )",
+        WORSE,
+        "no joint reference run is given",
+    ),
+    Definition(
+        "min_acc",
+        "lowest score of each old task at any time after it was learned (De Lange et al. 2023)",
+        "mean_{j<T-1} min a_n(E_j) over trace rows with end of task j < n <= end of the last task",
+        BETTER,
+        "fewer than two tasks, or no trace rows",
+        others=_CONTINUAL,
+    ),
+    Definition(
+        "wc_acc",
+        "worst case: the last task as it is, the old ones at their lowest (De Lange et al. 2023)",
+        "(1/T) a_end(E_{T-1}) + (1 - 1/T) min_acc",
+        BETTER,
+        "min_acc is null, or the last task was not scored at its end",
+        others=_CONTINUAL,
+    ),
+    *(
+        Definition(
+            f"{kind}_{window}",
+            f"largest {word} of a set within {window} steps",
+            f"mean_j max(0, max ({change})) over trace rows m < n with step_n - step_m < {window}",
+            sign,
+            f"a set has no two trace rows less than {window} steps apart; comparable on equal grids only",
+            others=_WINDOWS,
+        )
+        for window in (10, 100)
+        for kind, word, change, sign in (
+            ("wf", "drop", "a_m - a_n", WORSE),
+            ("wp", "rise", "a_n - a_m", GAIN),
+        )
+    ),
+    *(
+        Definition(prefix + key, f"{meaning} ({whose})", formula, sign, f"no {whose} were traced{more}")
+        for prefix, whose in (("gap_", "sets of old tasks"), ("gap_heldout_", "held-out sets"))
+        for key, meaning, formula, sign, more in (
+            ("depth", "largest fall after a switch", "mean of depth", WORSE, ", or a pair diverged"),
+            ("area", "fall times steps after a switch", "mean of area", WORSE, ", or a pair diverged"),
+            ("mean", "average fall during the new task", "mean of mean_gap", WORSE, ", or a pair diverged"),
+            (
+                "transient",
+                "part of the fall that came back",
+                "mean of transient",
+                WORSE,
+                ", or a pair diverged",
+            ),
+            (
+                "recovered_share",
+                "share of (switch, set) pairs that recovered or never fell",
+                "share of pairs whose status is neither not_recovered nor diverged",
+                BETTER,
+                "",
+            ),
+            ("diverged_share", "share of (switch, set) pairs with NaN or infinity", "as named", WORSE, ""),
+            ("pairs", "number of (switch, set) pairs", "as named", COUNT, ""),
+            ("left_out", "pairs that could not be measured and are in no mean", "as named", COUNT, ""),
+        )
+    ),
+)
+
+DEFINITIONS: dict[str, Definition] = {definition.key: definition for definition in _ALL}
+
+_DELTA = "delta_i = s * (m0 - m_i) at trace rows of the new task, (0, 0) put before them"
+_NO_GAP = "the reference m0 is missing or null, the set was not traced, or it diverged"
+
+GAP_FIELDS: dict[str, Definition] = {
+    name: Definition(name, meaning, formula, sign, null)
+    for name, meaning, formula, sign, null in (
+        (
+            "depth",
+            "largest fall below the score at the switch",
+            f"max(0, max delta); {_DELTA}",
+            WORSE,
+            _NO_GAP,
+        ),
+        (
+            "relative_depth",
+            "depth as a share of what there was to lose",
+            "depth / |m0 - base|",
+            WORSE,
+            "base is unknown or equal to m0",
+        ),
+        (
+            "trough_steps",
+            "steps from the switch to the deepest point",
+            "first maximum of delta",
+            COUNT,
+            _NO_GAP,
+        ),
+        ("final", "fall that is left at the end of the new task", "delta at the last row", WORSE, _NO_GAP),
+        ("transient", "the part of the fall that came back", "depth - max(0, final)", WORSE, _NO_GAP),
+        (
+            "recovered_fraction",
+            "share of the fall that came back",
+            "transient / depth; 1 if depth is 0",
+            BETTER,
+            _NO_GAP,
+        ),
+        (
+            "recovery_steps",
+            "steps from the switch until two evaluations in a row are back within the tolerance",
+            "smallest step after the trough with delta <= max(0.01, 2 se) there and at the next evaluation",
+            WORSE,
+            "it never recovers; censored_at says how long it was watched",
+        ),
+        (
+            "recovery_interval",
+            "recovery lies in (previous evaluation, this one]",
+            "two step counts",
+            COUNT,
+            "it never fell, or never recovers",
+        ),
+        ("censored_at", "last evaluation, where it has not recovered", "a step count", COUNT, "it recovered"),
+        ("area", "fall times steps", "trapezoids of max(0, delta), cut at zero crossings", WORSE, _NO_GAP),
+        ("mean_gap", "average fall during the new task", "area / horizon", WORSE, _NO_GAP),
+        (
+            "status",
+            "what happened",
+            "never_dropped (depth within the tolerance), recovered, recovered_at_end (last evaluation only), "
+            "not_recovered, too_short (fewer than 5 steps), diverged (NaN or infinity)",
+            "a word",
+            _NO_GAP,
+        ),
+    )
+}
+
+
+def base_key(key: str) -> str:
+    """The plain key of `metric:key`, `key[weights]` or `metric:key[weights]`."""
+    return key.rpartition(":")[2].partition("[")[0]

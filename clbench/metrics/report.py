@@ -1,0 +1,196 @@
+"""The metrics object of a table: every metric, every version, every reason why a metric is undefined."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from clbench.errors import UserError
+from clbench.metrics import boundary, trace
+from clbench.metrics.definitions import DEFINITIONS, base_key
+from clbench.metrics.gap import COUNTS, MEANS, SHARES, Gap, measure_gaps, no_gap_reason, summarise
+from clbench.metrics.noise import gap_grid, noise_floor
+from clbench.metrics.view import Structure, Undefined, View, build_view, check_complete, read_structure
+from clbench.table import EvaluationTable, Row
+
+SIGNS = {"higher": 1.0, "lower": -1.0}
+HIGHER = {"accuracy", "acc", "top1", "top5", "recall", "precision", "f1", "auc"}
+LOWER = {"loss", "nll", "nats", "entropy", "perplexity", "ppl", "bits", "bpb", "error"}
+CANNOT_PREDICT = "the strategy declares that it cannot predict between task boundaries"
+
+Scalars = dict[str, float | str]  # a string is the reason why there is no number
+
+
+def compute(
+    table: EvaluationTable,
+    direction: str = "higher",
+    *,
+    predicts_between_boundaries: bool = True,
+    references: Mapping[str, EvaluationTable] | None = None,
+    horizon: int | None = None,
+) -> dict[str, Any]:
+    """Every metric of a table, ready for JSON (no NaN, no infinity).
+
+    direction: whether more is better (`higher`: accuracy) or worse (`lower`: nats, perplexity) for the
+    primary metric, the first one named in the table. Other metrics whose names say it (loss, accuracy, ...)
+    keep their own direction; the rest share the primary's. references: tables of other runs by role; `joint`
+    is used. horizon: steps after a switch the gap looks at; default: the whole new task.
+
+    Keys: every metric (number or None), `versions`, `undefined` (key -> reason), `matrix`, `gap`, `grid`,
+    `noise_floor` and `table`, as docs/metrics.md lays out. Raises UserError for rows that contradict each
+    other or for missing boundary rows.
+    """
+    if direction not in SIGNS:
+        raise UserError(f"direction is {direction!r}; it must be higher or lower")
+    rows = table.rows
+    if not rows:
+        raise UserError("the evaluation table has no rows; evaluate at least once")
+    structure = read_structure(rows)
+    primary = rows[0].metric
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.metric, row.weights), []).append(row)
+    signs = {metric: _sign(metric, primary, direction) for metric, _ in groups}
+    main = (primary, _main_weights(primary, groups))
+    groups.setdefault(main, [])
+    scalars: Scalars = {}
+    described: dict[str, Any] = {}
+    for group in sorted(groups, key=lambda g: (g != main, g[0] != primary)):
+        metric, weights = group
+        view = build_view(structure, groups[group], signs[metric])
+        if group == main:
+            check_complete(view)
+        gaps = measure_gaps(view, horizon) if predicts_between_boundaries else []
+        joint = _joint_view(references, metric, signs[metric])
+        found = _scalars(view, gaps, joint, None if predicts_between_boundaries else CANNOT_PREDICT)
+        prefix = "" if metric == primary else f"{metric}:"
+        suffix = "" if weights == _main_weights(metric, groups) else f"[{weights}]"
+        scalars |= {f"{prefix}{key}{suffix}": value for key, value in found.items()}
+        if group == main:
+            described = {
+                "matrix": _matrix(view),
+                "gap": [_plain(gap) for gap in gaps],
+                "grid": _grid(view, gaps),
+                "noise_floor": noise_floor(view, gaps),
+                "table": _summary(structure, rows, main, signs),
+            }
+    return {
+        **{key: None if isinstance(value, str) else value for key, value in scalars.items()},
+        "versions": {key: DEFINITIONS[base_key(key)].version for key in scalars},
+        "undefined": {key: value for key, value in scalars.items() if isinstance(value, str)},
+        **described,
+    }
+
+
+def _scalars(view: View, gaps: Sequence[Gap], joint: View | None, no_gaps: str | None) -> Scalars:
+    scalars: Scalars = {}
+    for key, formula in boundary.FORMULAS.items():
+        scalars[key] = _value(partial(formula, view))
+    for key, with_reference in boundary.REFERENCE_FORMULAS.items():
+        scalars[key] = _value(partial(with_reference, view, joint))
+    scalars["min_acc"] = _value(partial(trace.min_acc, view))
+    scalars["wc_acc"] = _value(partial(trace.wc_acc, view))
+    for window in trace.WINDOWS:
+        try:
+            drop, rise = trace.window_extremes(view, window)
+            scalars |= {f"wf_{window}": drop, f"wp_{window}": rise}
+        except Undefined as reason:
+            scalars |= dict.fromkeys((f"wf_{window}", f"wp_{window}"), str(reason))
+    for prefix, held_out in (("gap_", False), ("gap_heldout_", True)):
+        chosen = [gap for gap in gaps if gap["held_out"] == held_out]
+        if no_gaps:
+            scalars |= {prefix + key: no_gaps for key in (*MEANS, *SHARES, *COUNTS)}
+        else:
+            scalars |= summarise(chosen, prefix, no_gap_reason(view, held_out))
+    return scalars
+
+
+def _value(formula: Callable[[], float]) -> float | str:
+    try:
+        value = formula()
+    except Undefined as reason:
+        return str(reason)
+    return value if math.isfinite(value) else "the values are too large for a finite result"
+
+
+def _sign(metric: str, primary: str, direction: str) -> float:
+    if metric != primary:
+        words = set(re.split("[^a-z0-9]+", metric.lower()))
+        if words & LOWER:
+            return -1.0
+        if words & HIGHER:
+            return 1.0
+    return SIGNS[direction]
+
+
+def _main_weights(metric: str, groups: Mapping[tuple[str, str], Any]) -> str:
+    return "deploy" if (metric, "deploy") in groups else "train"
+
+
+def _joint_view(references: Mapping[str, EvaluationTable] | None, metric: str, sign: float) -> View | None:
+    joint = (references or {}).get("joint")
+    rows = [row for row in joint or () if row.metric == metric]
+    if joint is None or not rows:
+        return None
+    weights = _main_weights(metric, {(row.metric, row.weights): None for row in rows})
+    structure = read_structure(joint.rows)
+    return build_view(structure, [row for row in rows if row.weights == weights], sign)
+
+
+def _matrix(view: View) -> dict[str, Any]:
+    """Raw values: a column for each set (the tasks' first, held-out ones last), a row for each boundary."""
+    names = list(view.structure.sets)
+
+    def values(tasks_seen: int) -> list[float | None]:
+        cells = [view.boundary.get((tasks_seen, name)) for name in names]
+        return [None if cell is None else _finite(cell.value) for cell in cells]
+
+    diverged = [
+        {"tasks_seen": tasks_seen, "eval_set": name}
+        for (tasks_seen, name), row in sorted(view.boundary.items())
+        if row.value is not None and not math.isfinite(row.value)
+    ]
+    return {
+        "eval_sets": names,
+        "belongs_to": [view.structure.sets[name] for name in names],
+        "initial": values(0) if any(tasks_seen == 0 for tasks_seen, _ in view.boundary) else None,
+        "rows": [values(task + 1) for task in range(view.tasks)],
+        "steps": list(view.structure.ends),
+        "diverged": diverged,
+    }
+
+
+def _grid(view: View, gaps: Sequence[Gap]) -> list[dict[str, Any]]:
+    """At which steps after each switch any old set was scored."""
+    steps: dict[int, set[int]] = {}
+    about: dict[int, dict[str, Any]] = {}
+    for gap in gaps:
+        switch = gap["switch"]
+        about[switch] = {"switch": switch, "step": gap["step"], "horizon": gap["horizon"]}
+        steps.setdefault(switch, set()).update(gap_grid(view, gap))
+    return [about[switch] | {"evaluations": sorted(steps[switch])} for switch in sorted(about)]
+
+
+def _summary(
+    structure: Structure, rows: Sequence[Row], main: tuple[str, str], signs: Mapping[str, float]
+) -> dict[str, Any]:
+    return {
+        "rows": len(rows),
+        "tasks": structure.tasks,
+        "unfinished_task": structure.current,
+        "last_step": structure.last_step,
+        "metric": main[0],
+        "weights": main[1],
+        "directions": {metric: "higher" if sign > 0 else "lower" for metric, sign in signs.items()},
+    }
+
+
+def _plain(gap: Gap) -> Gap:
+    return {key: _finite(value) if isinstance(value, float) else value for key, value in gap.items()}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
