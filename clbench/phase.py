@@ -30,7 +30,9 @@ class TrainingConfig(Config):
     lr: float | None = setting(None, "peak learning rate", source="the stream's recommendation", ge=0)
     momentum: float | None = setting(None, "SGD momentum", source="the stream's recommendation", ge=0, lt=1)
     weight_decay: float | None = setting(None, "weight decay", source="the stream's recommendation", ge=0)
-    batch_size: int | None = setting(None, "samples of the current task per step", source="the stream's recommendation", ge=1)
+    batch_size: int | None = setting(
+        None, "samples of the current task per step", source="the stream's recommendation", ge=1
+    )
     epochs: float | None = setting(None, "passes over a task's data", source="the stream's recommendation", gt=0)
     steps: int | None = setting(None, "steps per task, instead of epochs", source="clbench: unset, epochs rule", ge=1)
     schedule: str | None = setting(None, "learning-rate schedule within a phase", source="the stream's recommendation")

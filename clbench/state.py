@@ -45,7 +45,9 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         return [pack(item, f"{path}.{i}", tensors) for i, item in enumerate(value)]
     if isinstance(value, Stateful):
         return {"$object": pack(value.state_dict(), path, tensors)}
-    raise TypeError(f"{path} is a {type(value).__name__}: state holds tensors, numbers, strings, lists, dicts, memories")
+    raise TypeError(
+        f"{path} is a {type(value).__name__}: state holds tensors, numbers, strings, lists, dicts, memories"
+    )
 
 
 def unpack(packed: Any, tensors: dict[str, Tensor], current: Any = None) -> Any:

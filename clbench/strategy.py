@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clbench.engine.services import Services
     from clbench.memory import Memory
     from clbench.objectives import Objective
-    from clbench.stream import EvalSet, Task
+    from clbench.stream import Task
 
 
 @dataclass(frozen=True)
@@ -196,5 +196,3 @@ class Strategy:
         """One batch of several; Nones are left out. `part` numbers them."""
         present: Sequence[Batch] = [b for b in batches if b is not None]
         return present[0] if len(present) == 1 else Batch.join(present)
-
-

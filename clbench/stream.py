@@ -104,6 +104,7 @@ class Stream:
     augmentation: Augmentation = field(default_factory=Augmentation)
     training: Training = field(default_factory=Training)
     default_model: str = "slim-resnet18"
+    feature_model: str = "pixels"
     single_pass: bool = False
     notes: str = ""
 

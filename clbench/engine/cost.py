@@ -43,10 +43,9 @@ class Meters:
 
     def __init__(self) -> None:
         self.totals: dict[str, float] = {
-            "seconds_train": 0.0,
             "seconds_evaluate": 0.0,
             "seconds_trace": 0.0,
-            "seconds_total": 0.0,
+            "seconds_checkpoints": 0.0,
             "flops_train": 0,
             "flops_evaluate": 0,
             "samples_train": 0,
@@ -54,16 +53,27 @@ class Meters:
             "steps": 0,
             "stored_bytes": 0,
         }
-        self.flops_per_sample: dict[str, float] = {}
+        self.flops_per_step: dict[str, float] = {}
+        self.flops_per_evaluation: float | None = None
         self._started = time.perf_counter()
-        self._before = 0.0
+        self._loop_started: float | None = None
+        self._before = {"total": 0.0, "loop": 0.0}
+
+    def start_loop(self) -> None:
+        """Set-up is over; training begins or goes on."""
+        self._loop_started = time.perf_counter()
 
     def add(self, key: str, amount: float) -> None:
         self.totals[key] += amount
 
     def total_seconds(self) -> float:
         """Wall seconds so far, earlier sittings of a resumed run included."""
-        return self._before + time.perf_counter() - self._started
+        return self._before["total"] + time.perf_counter() - self._started
+
+    def loop_seconds(self) -> float:
+        """The same without set-up: training, evaluation and checkpoints."""
+        here = time.perf_counter() - self._loop_started if self._loop_started is not None else 0.0
+        return self._before["loop"] + here
 
     @contextmanager
     def seconds(self, *keys: str) -> Iterator[None]:
@@ -84,18 +94,29 @@ class Meters:
         self.totals[key] += count.flops
 
     def state(self) -> dict[str, Any]:
-        return {"totals": {**self.totals, "seconds_total": self.total_seconds()}, "per_sample": self.flops_per_sample}
+        before = {"total": self.total_seconds(), "loop": self.loop_seconds()}
+        return {"totals": self.totals, "per_step": self.flops_per_step, "before": before}
 
     def load(self, state: dict[str, Any]) -> None:
         self.totals.update(state["totals"])
-        self.flops_per_sample = state["per_sample"]
-        self._before = self.totals["seconds_total"]
+        self.flops_per_step = state["per_step"]
+        self._before = state["before"]
 
-    def summary(self) -> dict[str, float]:
-        """The cost part of a record."""
-        totals = {**self.totals, "seconds_total": self.total_seconds()}
-        rate = totals["samples_train"] / totals["seconds_train"] if totals["seconds_train"] else None
-        return {**totals, "samples_per_second": rate, "peak_memory_bytes": peak_memory_bytes()}  # type: ignore[dict-item]
+    def summary(self) -> dict[str, Any]:
+        """The cost part of a record; `seconds_train` is what evaluation and checkpoints leave of the loop."""
+        t = self.totals
+        train = max(0.0, self.loop_seconds() - t["seconds_evaluate"] - t["seconds_checkpoints"])
+        counts = {key: int(value) for key, value in t.items() if not key.startswith("seconds")}
+        seconds = {key: value for key, value in t.items() if key.startswith("seconds")}
+        return {
+            "seconds_total": self.total_seconds(),
+            "seconds_train": train,
+            **seconds,
+            **counts,
+            "samples_per_second": t["samples_train"] / train if train > 0 else None,
+            "trace_share": t["seconds_trace"] / self.total_seconds(),
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
 
 
 def peak_memory_bytes() -> int:

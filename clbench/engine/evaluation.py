@@ -40,18 +40,24 @@ class Evaluator:
         self.at_switch: Values = {}
         self.subsets = {s.name: _subset(session.stream.content, s, plan.subset) for s in session.stream.eval_sets}
 
-    def boundary(self, step: int, tasks_seen: int) -> list[Row]:
-        """Rows of all sets, whole, and the trace rows of the subset at this switch, which cost nothing more."""
+    def boundary(self, step: int, tasks_seen: int, repeats: bool) -> list[Row]:
+        """Rows of all sets, whole, and the trace rows of the subset at this switch, which cost nothing more.
+
+        repeats: steps were taken since the last switch; where the strategy does nothing in `end_task`, their last
+        trace row is the same evaluation and is written here.
+        """
         with self.session.meters.seconds("seconds_evaluate"):
             sets = self.session.stream.eval_sets
             values = self._values(sets, None)
             rows = self._rows("boundary", step, tasks_seen, values, {})
             if self.plan.points != 0:
                 traced = {
-                    s.name: v[self.subsets[s.name]] for s in self._traced(tasks_seen) if (v := values[s.name]) is not None
+                    s.name: v[self.subsets[s.name]]
+                    for s in self._traced(tasks_seen)
+                    if (v := values[s.name]) is not None
                 }
                 self.at_switch = {name: value.clone() for name, value in traced.items()}
-                if step > 0 and not overrides(self.session.strategy, "end_task"):
+                if repeats and self.last_step_is_boundary():
                     rows += self._rows("trace", step, tasks_seen - 1, traced, {})
                 rows += self._rows("trace", step, tasks_seen, traced, {})
             return rows
@@ -96,7 +102,7 @@ class Evaluator:
         values = torch.empty(len(index))
         samples = type(sets[0].data)(sets[0].data.pool, index)
         for rows in chunks(len(index)):
-            self.session.evaluating(len(rows))
+            self.session.evaluating()
             outputs, y = self._predict(samples, rows, sets[0])
             for i in owner[rows].unique().tolist():
                 mine = owner[rows] == i
@@ -110,7 +116,10 @@ class Evaluator:
         padded = rows if len(rows) >= SMALLEST_CHUNK else rows[torch.arange(SMALLEST_CHUNK) % len(rows)]
         batch = session.services.batch(samples, padded, "plain")
         keywords = {"task": eval_set.belongs_to} if session.gives_task_id else {}
-        with hook(session.strategy, "predict", session.services.task, session.log), self._counted(len(padded)):
+        with (
+            hook(session.strategy, "predict", session.services.task, session.log),
+            self._counted(len(padded)),
+        ):
             with session.environment.autocast():
                 outputs = session.strategy.predict(batch.x, **keywords)
             if outputs.shape[0] != len(padded):
@@ -125,13 +134,13 @@ class Evaluator:
     def _counted(self, n: int) -> Iterator[None]:
         """FLOPs: counted on the first chunk, multiplied by the samples afterwards."""
         meters = self.session.meters
-        if "evaluate" not in meters.flops_per_sample:
+        if meters.flops_per_evaluation is None:
             with FlopCount() as count:
                 yield
-            meters.flops_per_sample["evaluate"] = count.flops / n
+            meters.flops_per_evaluation = count.flops / n
         else:
             yield
-        meters.add("flops_evaluate", meters.flops_per_sample["evaluate"] * n)
+        meters.add("flops_evaluate", meters.flops_per_evaluation * n)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -174,7 +183,13 @@ class Evaluator:
             base = objective.base(eval_set, n_classes)
             rows.append(
                 Row(
-                    eval_set=name, value=value, n=len(per_sample), metric=objective.primary, se=se, base=base, **common
+                    eval_set=name,
+                    value=value,
+                    n=len(per_sample),
+                    metric=objective.primary,
+                    se=se,
+                    base=base,
+                    **common,
                 )
             )
             if kind == "boundary":

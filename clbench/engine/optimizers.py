@@ -33,7 +33,10 @@ def slots_of(optimizer: torch.optim.Optimizer, names: dict[Parameter, str]) -> S
 
 
 def set_slots(
-    optimizer: torch.optim.Optimizer, parameters: dict[str, Parameter], slots: Slots, policy: OptimizerState = "keep"
+    optimizer: torch.optim.Optimizer,
+    parameters: dict[str, Parameter],
+    slots: Slots,
+    policy: OptimizerState = "keep",
 ) -> None:
     """Put slots back by name. New rows of a grown parameter start at zero; keep-moments restarts the step count."""
     present = {p for group in optimizer.param_groups for p in group["params"]}

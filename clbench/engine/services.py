@@ -141,4 +141,6 @@ class UnboundedTask:
         self.train = task.train
 
     def __getattr__(self, name: str) -> Any:
-        raise RunFailed(f"the strategy reads task.{name} without declaring it: add `task_boundaries=True` to its `needs`")
+        raise RunFailed(
+            f"the strategy reads task.{name} without declaring it: add `task_boundaries=True` to its `needs`"
+        )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from clbench.engine.cost import FlopCount
 from clbench.engine.cursor import Cursor, Stage
 from clbench.engine.hooks import hook, overrides
-from clbench.engine.optimizers import build_optimizer, set_slots, slots_of
+from clbench.engine.optimizers import Slots, build_optimizer, set_slots, slots_of
 from clbench.engine.sampling import Sampler
-from clbench.errors import RunFailed
+from clbench.errors import RunFailed, UserError
 from clbench.models.modes import set_mode
 from clbench.phase import Phase
 from clbench.samples import Batch
@@ -29,11 +28,12 @@ CUDA_FINITE_CHECK = 50
 class ActivePhase:
     """One phase of one task. Trainability, modes, sampler and optimiser are derived from the plan on every entry."""
 
-    def __init__(self, session: Session, task: Task, number: int, phase: Phase) -> None:
+    def __init__(self, session: Session, task: Task, number: int, phase: Phase, last: bool) -> None:
         self.session = session
         self.task = task
         self.number = number
         self.phase = phase
+        self.last = last
         self.strategy = session.strategy
         self.step = 0
         self._loss_hook = phase.loss or self.strategy.loss
@@ -44,22 +44,23 @@ class ActivePhase:
     def begin(self) -> None:
         """`Phase.begin`, on fresh entry."""
         if self.phase.begin is not None:
-            with hook(self.strategy, f"{self.phase.name}.begin", self.task.index, self.session.log), self._counted():
-                self.phase.begin()
+            with hook(self.strategy, f"{self.phase.name}.begin", self.task.index, self.session.log):
+                with self.session.meters.counted("flops_train"):
+                    self.phase.begin()
 
-    def prepare(self) -> None:
-        """Everything a step reads that is not in a checkpoint."""
+    def prepare(self, slots: Slots, fresh: bool) -> None:
+        """Everything a step reads that is not in a checkpoint; `slots`: the optimiser state to carry or to restore."""
         session, phase = self.session, self.phase
         self.samples = phase.data() if callable(phase.data) else phase.data
-        session.check_single_pass(phase, self.task)
         self.sampler = Sampler(phase, len(self.samples), session.random, (self.task.index, self.number))
         self.length = self.sampler.length
+        self._check_single_pass()
         self.evaluation_steps = session.evaluator.plan.steps(self.length)
         self.parameters = {}
         if phase.optimizer is None and session.services.features is not None:
             return
         for name, parameter in session.model.named_parameters():
-            if name not in session.frozen:
+            if name not in session.builder.frozen:
                 parameter.requires_grad_(phase.trainable is None or phase.trainable(name))
         self.enter_mode()
         if phase.optimizer is None:
@@ -67,19 +68,16 @@ class ActivePhase:
         self.parameters = {n: p for n, p in session.model.named_parameters() if p.requires_grad}
         groups = phase.parameter_groups(self.parameters) if phase.parameter_groups else None
         self.optimizer = build_optimizer(phase.optimizer, groups or [{"params": list(self.parameters.values())}])
-        session.use_optimizer(self)
+        policy = phase.optimizer_state if fresh else "keep"
+        if policy != "reset":
+            set_slots(self.optimizer, self.parameters, slots, policy)
 
     def enter_mode(self) -> None:
         """The model's modes for training, after anything that changed them."""
         if self.phase.optimizer is not None or self.session.services.features is None:
             set_mode(self.session.model, self.phase.mode)
 
-    def carry_state(self, slots: dict) -> None:
-        """Fresh entry: the optimiser state of the phase before, as the policy says."""
-        if self.phase.optimizer_state != "reset":
-            set_slots(self.optimizer, self.parameters, slots, self.phase.optimizer_state)
-
-    def slots(self) -> dict:
+    def slots(self) -> Slots:
         """The optimiser's tensors by parameter name."""
         if self.phase.optimizer is None:
             return {}
@@ -88,8 +86,9 @@ class ActivePhase:
     @property
     def steps(self) -> Iterator[int]:
         """The steps still to do, each entered as a position of the run; ends early when a budget is spent."""
-        first = self.session.first_step(self.task.index, self.number)
-        for step in range(first, self.length):
+        at = self.session.resumed_at
+        here = at.stage == Stage.PHASE and (at.task, at.phase) == (self.task.index, self.number)
+        for step in range(max(0, at.step) if here else 0, self.length):
             if self.session.budget_spent():
                 return
             self.session.enter(Cursor(self.task.index, Stage.PHASE, self.number, step))
@@ -106,7 +105,7 @@ class ActivePhase:
         if self.phase.optimizer is None:
             return
         self.optimizer.zero_grad(set_to_none=True)
-        with self._counted_step(batch):
+        with self.session.count_flops(self):
             loss = self._loss(batch)
             loss.backward()
         if self._penalised:
@@ -122,7 +121,7 @@ class ActivePhase:
     def after_step(self, batch: Batch) -> None:
         with hook(self.strategy, "after_step", self.task.index, self.session.log), torch.no_grad():
             self._after_step(batch)
-        self.session.stepped(len(batch))
+        self.session.stepped(batch)
 
     def _loss(self, batch: Batch) -> Tensor:
         with hook(self.strategy, "loss", self.task.index, self.session.log):
@@ -134,8 +133,16 @@ class ActivePhase:
                     "which has an optimiser"
                 )
         self._check_finite(loss.detach())
-        self.session.show_loss(loss)
+        self.session.loss = loss.detach()
         return loss
+
+    def _check_single_pass(self) -> None:
+        again = self.samples is self.task.train and self.length > self.sampler.per_epoch
+        if self.session.stream.single_pass and again:
+            raise UserError(
+                f"{self.session.stream.name} is an online stream: one pass over a task's data, "
+                f"but phase {self.phase.name!r} takes {self.length} steps of {self.sampler.per_epoch} (set epochs=1)"
+            )
 
     def _check_finite(self, loss: Tensor) -> None:
         """Stop a diverged run; on a GPU looked at every 50 steps, without a synchronisation per step."""
@@ -149,15 +156,8 @@ class ActivePhase:
         if not finite:
             self.session.diverged(self.task.index, self.step, self.phase.name)
 
-    def _counted(self):  # type: ignore[no-untyped-def]
-        return self.session.meters.counted("flops_train")
-
-    def _counted_step(self, batch: Batch):  # type: ignore[no-untyped-def]
-        return self.session.step_flops(self, batch)
-
-
-def flops_of(run: Callable[[], None]) -> int:
-    """FLOPs of a call."""
-    with FlopCount() as count:
-        run()
-    return count.flops
+    def evaluation_due(self, step: int) -> bool:
+        """Whether to evaluate after this step. A task's last evaluation may be the boundary's own: not done twice."""
+        if self.last and step + 1 == self.length and self.session.evaluator.last_step_is_boundary():
+            return False
+        return step + 1 in self.evaluation_steps

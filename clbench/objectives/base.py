@@ -11,6 +11,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     import torch
 
+    from clbench.models import InputSpec
     from clbench.samples import Batch
     from clbench.stream import EvalSet, Stream, Task
 
@@ -79,5 +80,12 @@ class Objective(ABC):
     def base(self, eval_set: EvalSet, n_classes: int) -> float:
         """The value of knowing nothing: chance accuracy, or the set's unigram cross-entropy."""
 
+    def fit(self, spec: InputSpec) -> None:
+        """Prepare inputs as this model wants them (its size, channels and normalisation). Default: nothing to do."""
+
+    def grow_to(self, model: nn.Module, n_classes: int) -> None:
+        """Give the model outputs for this many classes. Default: nothing to grow."""
+
     def grow(self, model: nn.Module, task: Task) -> None:
-        """Give the model outputs for the task's new classes. Default: nothing to grow."""
+        """Give the model outputs for all classes up to the task's."""
+        self.grow_to(model, max(task.classes, default=-1) + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,9 @@ from clbench.objectives.base import Objective
 from clbench.transforms import Normalise, augment
 
 if TYPE_CHECKING:
-    from clbench.stream import EvalSet, Stream, Task
+    from clbench.models import InputSpec
+    from clbench.samples import Batch
+    from clbench.stream import EvalSet, Stream
 
 
 class Classification(Objective):
@@ -38,7 +40,7 @@ class Classification(Objective):
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(outputs, y, reduction="none")
 
-    def loss(self, model: nn.Module, batch) -> Tensor:  # type: ignore[no-untyped-def]
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return F.cross_entropy(model(batch.x), batch.y)
 
     def decide(self, outputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -65,7 +67,9 @@ class Classification(Objective):
         known = len(eval_set.classes) if self.stream.scenario == "task" else n_classes
         return 1.0 / known if known else 0.0
 
-    def grow(self, model: nn.Module, task: Task) -> None:
-        missing = max(task.classes, default=-1) + 1 - model.n_classes
-        if missing > 0:
-            model.grow(missing)
+    def fit(self, spec: InputSpec) -> None:
+        self.normalise = Normalise(spec.mean, spec.std, spec.channels, spec.size)
+
+    def grow_to(self, model: Any, n_classes: int) -> None:
+        if n_classes > model.n_classes:
+            model.grow(n_classes - model.n_classes)

@@ -1,0 +1,138 @@
+"""Putting a session together: environment, model, objective, services."""
+
+from __future__ import annotations
+
+import random as python_random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from clbench.engine.environment import Environment
+from clbench.engine.features import Features
+from clbench.engine.reporter import Reporter
+from clbench.engine.services import Services
+from clbench.engine.session import Session
+from clbench.files import checksum
+from clbench.models import build_model, describe
+from clbench.models.tune import apply_tuning
+from clbench.objectives import Objective, build_objective
+from clbench.rng import Randomness
+from clbench.spec import RunSpec
+from clbench.strategy import Strategy
+from clbench.stream import Stream
+
+
+def assemble(
+    spec: RunSpec,
+    folder: Path,
+    stream: Stream,
+    strategy: type[Strategy],
+    config: Any,
+    reporter: Reporter,
+    checkpoint_every: int | None,
+) -> Session:
+    """A session ready for `run`. The model is built when it is first needed."""
+    environment = Environment(spec)
+    environment.apply()
+    objective = build_objective(stream)
+    builder = ModelBuilder(spec, stream, objective, environment, strategy.inputs == "features")
+    random = Randomness(spec.seed)
+    features = None
+    if strategy.inputs == "features":
+        features = Features(builder.identity(), lambda: services.model, objective, environment, _cache_folder())
+    services = Services(stream, objective, strategy.needs, random, environment.device, builder.build, features)
+    return Session(
+        spec,
+        folder,
+        stream,
+        strategy,
+        config,
+        objective,
+        environment,
+        services,
+        random,
+        reporter,
+        builder,
+        checkpoint_every,
+    )
+
+
+class ModelBuilder:
+    """Builds the model a specification names: seeded, tuned, on its device. `info` describes it once built."""
+
+    def __init__(
+        self, spec: RunSpec, stream: Stream, objective: Objective, environment: Environment, frozen: bool
+    ) -> None:
+        self.spec = spec
+        self.stream = stream
+        self.objective = objective
+        self.environment = environment
+        self.all_frozen = frozen
+        self.frozen: set[str] = set()
+        self.info: dict[str, Any] = {"spec": spec.backbone}
+
+    def identity(self) -> dict[str, Any]:
+        """What the values of an untrained or pretrained backbone depend on."""
+        info = describe(self.spec.backbone or "")
+        weights = Path((self.spec.backbone or "").rpartition("@")[2])
+        return {
+            "backbone": self.spec.backbone,
+            "weights": checksum(weights) if weights.is_file() else None,
+            "seed": None if info.pretrained else self.spec.seed,
+            "input": [self.stream.input_shape, self.stream.mean, self.stream.std],
+            **self.environment.conditions(),
+        }
+
+    def build(self) -> nn.Module:
+        """A new model. Its weights depend on the run's seed alone, not on when it is built."""
+        from clbench.models import model_info
+
+        stream = self.stream
+        images = stream.objective == "classification"
+        with _own_randomness(Randomness(self.spec.seed)):
+            model = build_model(
+                self.spec.backbone or "",
+                channels=stream.input_shape[0] if images else 0,
+                size=stream.input_shape[-1],
+                mean=stream.mean,
+                std=stream.std,
+                vocab_size=stream.vocabulary,
+                head=self.spec.head,
+            )
+            self.info = model_info(model)
+            apply_tuning(model, self.spec.tune)
+        if self.all_frozen:
+            model.requires_grad_(False)
+        self.frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+        model.to(self.environment.device)
+        if self.environment.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.environment.compile:
+            model.compile()
+        self.objective.fit(model.input)  # type: ignore[arg-type]
+        return model
+
+
+@contextmanager
+def _own_randomness(randomness: Randomness) -> Iterator[None]:
+    """Draw from the "model" place inside, and leave every global generator as it was."""
+    before = torch.get_rng_state(), np.random.get_state(), python_random.getstate()
+    randomness.enter("model")
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        python_random.setstate(before[2])
+
+
+def _cache_folder() -> Path | None:
+    from clbench.data.root import cache_dir
+
+    folder = cache_dir()
+    return folder / "features" if folder is not None else None

@@ -1,0 +1,130 @@
+"""Features of a frozen backbone: computed once for a sample, ever, and kept on disk for all runs that share them.
+
+The key is everything the values depend on: the pool's bytes in order, the backbone as specified (with the seed where
+its weights are drawn from it), precision, memory format, device and package versions. Where everything asked for is
+cached the backbone is not even built.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clbench.engine.environment import Environment
+from clbench.engine.evaluation import SMALLEST_CHUNK, chunks
+from clbench.objectives import Objective
+from clbench.samples import Pool
+
+VERSION = 1
+
+
+class Features:
+    """Reads features of a pool's rows, float32 [B, d]; computes what is missing, in chunks of 32 to 64 rows."""
+
+    def __init__(
+        self,
+        identity: dict[str, Any],
+        model: Callable[[], nn.Module],
+        objective: Objective,
+        environment: Environment,
+        folder: Path | None,
+    ) -> None:
+        self.computed = 0
+        self._identity = identity
+        self._model = model
+        self._objective = objective
+        self._environment = environment
+        self._folder = folder
+        self._pools: dict[int, _Cached] = {}
+
+    def read(self, pool: Pool, index: Tensor) -> Tensor:
+        """Features of these rows of the pool: float32 [len(index), d], on the CPU."""
+        cached = self._cached(pool)
+        wanted = index.numpy()
+        missing = (
+            torch.from_numpy(wanted[~cached.done[wanted]]).unique() if cached.values is not None else index.unique()
+        )
+        if len(missing):
+            self._compute(pool, cached, missing)
+        assert cached.values is not None
+        return torch.from_numpy(cached.values[wanted])
+
+    def flush(self) -> None:
+        """Write what was computed to disk, atomically. A cache that cannot be written is done without."""
+        for cached in self._pools.values():
+            cached.write()
+
+    def _cached(self, pool: Pool) -> _Cached:
+        if id(pool) not in self._pools:
+            key = None
+            if self._folder is not None:
+                key = sha256(
+                    json.dumps([VERSION, _pool_key(pool), self._identity], sort_keys=True).encode()
+                ).hexdigest()
+            self._pools[id(pool)] = _Cached(len(pool.labels), self._folder / key if self._folder and key else None)
+        return self._pools[id(pool)]
+
+    def _compute(self, pool: Pool, cached: _Cached, missing: Tensor) -> None:
+        model = self._model().eval()
+        for rows in chunks(len(missing)):
+            index = missing[rows]
+            padded = index if len(index) >= SMALLEST_CHUNK else index[torch.arange(SMALLEST_CHUNK) % len(index)]
+            raw = pool.inputs[padded].to(self._environment.device)
+            x, _ = self._objective.inputs(raw, pool.labels[padded].to(raw.device), "plain", None)
+            with torch.no_grad(), self._environment.autocast():
+                values = model.features(x)[: len(index)].float().cpu().numpy()
+            cached.put(index.numpy(), values)
+        self.computed += len(missing)
+
+
+class _Cached:
+    """One pool's features: a copy-on-write map of the file, or an array, and which rows are there."""
+
+    def __init__(self, rows: int, folder: Path | None) -> None:
+        self.done = np.zeros(rows, dtype=bool)
+        self.values: np.ndarray | None = None
+        self._folder = folder
+        self._new = False
+        if folder is None:
+            return
+        try:
+            done = np.load(folder / "done.npy")
+            values = np.load(folder / "values.npy", mmap_mode="c")
+        except (OSError, ValueError):
+            return
+        if done.shape == (rows,) and len(values) == rows:
+            self.done, self.values = done, values
+
+    def put(self, index: np.ndarray, values: np.ndarray) -> None:
+        if self.values is None:
+            self.values = np.zeros((len(self.done), values.shape[1]), dtype=np.float32)
+        self.values[index] = values
+        self.done[index] = True
+        self._new = True
+
+    def write(self) -> None:
+        if not self._new or self._folder is None:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for name, array in (("values", self.values), ("done", self.done)):
+                partial = self._folder / f".{name}.{id(self)}.npy"
+                np.save(partial, array)  # type: ignore[arg-type]
+                partial.replace(self._folder / f"{name}.npy")
+            self._new = False
+        except OSError:
+            self._folder = None
+
+
+def _pool_key(pool: Pool) -> list[Any]:
+    """Content (order-free fingerprint), order (checksum of the bytes as they lie) and shape."""
+    data = np.ascontiguousarray(pool.inputs.numpy())
+    return [pool.fingerprint, zlib.crc32(memoryview(data).cast("B")), list(data.shape)]

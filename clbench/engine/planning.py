@@ -1,0 +1,33 @@
+"""The plan of continual evaluation for a session, from its specification alone."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from clbench.engine.grid import TRAINING_COST, Plan, plan
+
+if TYPE_CHECKING:
+    from clbench.engine.session import Session
+
+
+def evaluation_plan(session: Session) -> Plan:
+    """Thinned by the estimated samples of training: epochs (or steps) of the strategy's settings over each task."""
+    needs, stream, config = session.strategy.needs, session.stream, session.strategy.config
+    setting = session.spec.eval_grid if needs.predicts_between_boundaries else "none"
+    batch = getattr(config, "batch_size", None) or 64
+    steps, epochs = getattr(config, "steps", None), getattr(config, "epochs", None) or 1
+    samples = [float(steps * batch if steps else len(task.train) * epochs) for task in stream.tasks]
+    held_out = sum(s.belongs_to is None for s in stream.eval_sets)
+    scored = [
+        held_out + sum(s.belongs_to is not None and s.belongs_to <= task.index for s in stream.eval_sets)
+        for task in stream.tasks
+    ]
+    return plan(
+        setting,
+        samples,
+        [math.ceil(n / batch) for n in samples],
+        scored,
+        max(len(s.data) for s in stream.eval_sets),
+        1.0 if needs.gradient_free else TRAINING_COST,
+    )

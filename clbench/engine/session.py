@@ -1,0 +1,336 @@
+"""A run's state: where it stands, what it has built, and how that is saved and restored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from torch import Tensor, nn
+
+from clbench.engine.checkpoint import Checkpoints
+from clbench.engine.cost import FlopCount, Meters
+from clbench.engine.cursor import START, Cursor, Stage
+from clbench.engine.environment import Environment
+from clbench.engine.evaluation import Evaluator
+from clbench.engine.faults import fault_point
+from clbench.engine.hooks import hook
+from clbench.engine.log import TableLog
+from clbench.engine.planning import evaluation_plan
+from clbench.engine.reporter import Reporter
+from clbench.engine.saving import restore_state, saved_state
+from clbench.engine.services import Services
+from clbench.engine.stepping import ActivePhase
+from clbench.errors import Interrupted, RunFailed
+from clbench.objectives import Objective
+from clbench.phase import Phase
+from clbench.rng import Randomness
+from clbench.samples import Batch
+from clbench.spec import RunSpec
+from clbench.strategy import Strategy
+from clbench.stream import Stream, Task
+
+if TYPE_CHECKING:
+    from clbench.engine.assembly import ModelBuilder
+
+LAST_STEP = 1 << 60
+CHECKPOINT_SHARE = 0.02
+FIRST_CHECKPOINT_COST = 0.1
+
+
+class Diverged(RunFailed):
+    """The loss became NaN or infinite."""
+
+
+class Session:
+    """Everything one run holds. `clbench/run.py` drives it; `clbench/launch.py` makes it.
+
+    `resumed_at` is where this sitting starts: stages before it are skipped, those from it on are entered. Every entry
+    is a place where the run can be saved and where randomness is keyed anew.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: Path,
+        stream: Stream,
+        strategy: type[Strategy],
+        config: Any,
+        objective: Objective,
+        environment: Environment,
+        services: Services,
+        random: Randomness,
+        reporter: Reporter,
+        builder: ModelBuilder,
+        checkpoint_every: int | None = None,
+    ) -> None:
+        self.spec = spec
+        self.folder = folder
+        self.stream = stream
+        self.objective = objective
+        self.environment = environment
+        self.services = services
+        self.random = random
+        self.reporter = reporter
+        self.builder = builder
+        self.checkpoints = Checkpoints(folder / "checkpoint")
+        self.meters = Meters()
+        self.table = TableLog(folder / "evaluations.jsonl")
+        self.strategy = strategy(config, services)
+        self.gives_task_id = strategy.needs.task_id_at_test and stream.scenario == "task"
+        self.cursor = START
+        self.resumed_at = START
+        self.interrupted = False
+        self.stopped_at_step: int | None = None
+        self.active: ActivePhase | None = None
+        self.carried: dict[str, dict[str, Tensor]] = {}
+        self.loss: Tensor | None = None
+        self.warnings: list[str] = []
+        self._checkpoint_every = checkpoint_every
+        self._checkpoint_cost = FIRST_CHECKPOINT_COST
+        self._last_checkpoint = time.perf_counter()
+        self.last_switch = -1
+        self.evaluator = Evaluator(self, evaluation_plan(self))
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> nn.Module:
+        return self.services.model
+
+    @property
+    def step(self) -> int:
+        """Steps taken since the run began."""
+        return int(self.meters.totals["steps"])
+
+    def n_classes(self) -> int:
+        """Classes the head knows by now."""
+        built = self.stream.tasks[: self.services.built]
+        return max([self.stream.initial_classes, *(max(t.classes, default=-1) + 1 for t in built)])
+
+    def log(self, text: str) -> None:
+        """Append to the run's log.txt."""
+        with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n")
+
+    def warn(self, text: str) -> None:
+        """Tell the user, the log and the record."""
+        self.warnings.append(text)
+        self.log(text)
+        self.reporter.note(text)
+
+    # -- entering ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """`setup`, then the checkpoint if there is one."""
+        self.random.enter("setup")
+        with hook(self.strategy, "setup", -1, self.log):
+            self.strategy.setup()
+        if self.stream.initial_classes and self.services.features is None:
+            self.random.enter("initial-classes")
+            self.objective.grow_to(self.model, self.stream.initial_classes)
+        saved = self.checkpoints.load(self.warn)
+        if saved is not None:
+            restore_state(self, *saved)
+        else:
+            self.table.rewind(0, 0)
+        self._last_checkpoint = time.perf_counter()
+        self.meters.start_loop()
+        self.reporter.started(self)
+
+    def enter(self, cursor: Cursor) -> bool:
+        """Stand at a position: save if it is time, key randomness to it. False where an earlier sitting went past."""
+        if cursor < self.resumed_at:
+            return False
+        self.cursor = cursor
+        self._save_if_due()
+        name = f"{cursor.stage.name.lower()}-begin" if cursor.step < 0 else cursor.stage.name.lower()
+        fault_point(name)
+        self.random.enter(cursor.task, name, cursor.phase, cursor.step)
+        if cursor.stage != Stage.PHASE:
+            self.reporter.stage(cursor.task, name)
+        return True
+
+    def remaining_tasks(self) -> Iterator[Task]:
+        """Tasks not completed, each with its model built."""
+        for task in self.stream.tasks[max(0, self.resumed_at.task) :]:
+            self.build(task)
+            yield task
+
+    def build(self, task: Task) -> None:
+        """Grow the head and let the strategy create its parameters; once per task, replayed on resuming."""
+        self.services.task = task.index
+        if task.index < self.services.built:
+            return
+        self.random.enter(task.index, "build")
+        if self.services.features is None:
+            self.objective.grow(self.model, task)
+        with hook(self.strategy, "build", task.index, self.log):
+            self.strategy.build(self.services.view(task))
+        self.services.built = task.index + 1
+
+    def phases(self, task: Task) -> Iterator[ActivePhase]:
+        """The task's phases that are not done, each begun (fresh) or taken up where it stood."""
+        with hook(self.strategy, "phases", task.index, self.log):
+            plan: list[Phase] = self.strategy.phases(self.services.view(task))
+        for number, phase in enumerate(plan):
+            if Cursor(task.index, Stage.PHASE, number, LAST_STEP) < self.resumed_at:
+                continue
+            active = ActivePhase(self, task, number, phase, last=number == len(plan) - 1)
+            fresh = self.enter(Cursor(task.index, Stage.PHASE, number, -1))
+            self.reporter.stage(task.index, phase.name)
+            if fresh:
+                active.begin()
+            active.prepare(self.carried, fresh)
+            self.active = active
+            yield active
+            self.carried = active.slots() or self.carried
+            self.active = None
+
+    def begin_task(self, task: Task) -> None:
+        self._boundary_hook("begin_task", task)
+
+    def end_task(self, task: Task) -> None:
+        self._boundary_hook("end_task", task)
+        stored = self.stored_bytes()
+        self.meters.totals["stored_bytes"] = max(self.meters.totals["stored_bytes"], stored)
+        limit = self.spec.budget.get("memory")
+        if limit is not None and stored > limit:
+            raise RunFailed(
+                f"the strategy stores {stored:,} bytes after task {task.index}; --budget memory={limit:,.0f}"
+            )
+
+    def _boundary_hook(self, name: str, task: Task) -> None:
+        with hook(self.strategy, name, task.index, self.log), self.meters.counted("flops_train"):
+            getattr(self.strategy, name)(self.services.view(task))
+
+    # -- steps ---------------------------------------------------------------------------------------------------
+
+    def stepped(self, batch: Batch) -> None:
+        """Count a step."""
+        self.meters.add("steps", 1)
+        self.meters.add("samples_train", len(batch))
+        assert self.active is not None
+        self.reporter.stepped(self.cursor.task, self.active.step + 1, self.active.length, self.loss)
+
+    def count_flops(self, active: ActivePhase) -> AbstractContextManager[Any]:
+        """Count a phase's second step (or its only one); the others are taken to be like it."""
+        key = f"{active.task.index}.{active.number}"
+        if active.step == min(1, active.length - 1):
+            return _StepCount(self.meters, key, steps=active.step + 1)
+        self.meters.add("flops_train", self.meters.flops_per_step.get(key, 0.0))
+        return nullcontext()
+
+    def budget_spent(self) -> bool:
+        """Whether training must stop here; said once."""
+        spent = {
+            "steps": self.step,
+            "flops": self.meters.totals["flops_train"],
+            "seconds": self.meters.total_seconds(),
+        }
+        for key, limit in self.spec.budget.items():
+            if key in spent and spent[key] >= limit:
+                if self.stopped_at_step is None:
+                    self.stopped_at_step = self.step
+                    self.warn(f"budget {key}={limit:g} is spent: training stopped at step {self.step}")
+                return True
+        return self.stopped_at_step is not None
+
+    def diverged(self, task: int, step: int, phase: str) -> NoReturn:
+        raise Diverged(f"the loss is not finite in task {task}, phase {phase!r}, step {step}: try a lower --set lr=...")
+
+    def stored_bytes(self) -> int:
+        """Bytes a strategy keeps between tasks: its state and its snapshots."""
+        from clbench.state import stored_bytes
+
+        return stored_bytes(vars(self.strategy.state)) + self.services.snapshots.bytes()
+
+    # -- evaluation ----------------------------------------------------------------------------------------------
+
+    def evaluate_boundary(self, tasks_seen: int) -> None:
+        """All sets, whole; between two tasks this is the switch's trace evaluation, too."""
+        self.random.enter("evaluation", self.step, tasks_seen)
+        repeats = self.step > self.last_switch and self.last_switch >= 0
+        self._append(self.evaluator.boundary(self.step, tasks_seen, repeats))
+        self.last_switch = self.step
+
+    def evaluate_trace(self, task: Task) -> None:
+        """The fixed subset, inside a task."""
+        self.random.enter("evaluation", self.step, task.index)
+        self._append(self.evaluator.trace(self.step, task.index))
+
+    def evaluating(self) -> None:
+        """Called between chunks: a boundary evaluation can be interrupted, nothing has changed since its cursor."""
+        if self.interrupted and self.cursor.stage in (Stage.INITIAL, Stage.EVALUATE):
+            self._stop()
+
+    def _append(self, rows: list[Any]) -> None:
+        self.table.append(rows)
+        self.reporter.evaluated(rows)
+
+    # -- saving --------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint of this position."""
+        started = time.perf_counter()
+        self.table.sync()
+        self.checkpoints.save(*saved_state(self))
+        self._last_checkpoint = time.perf_counter()
+        self._checkpoint_cost = self._last_checkpoint - started
+        self.meters.add("seconds_checkpoints", self._checkpoint_cost)
+
+    def _save_if_due(self) -> None:
+        if self.interrupted:
+            self._stop()
+        if self.cursor == self.resumed_at:
+            return
+        if self._checkpoint_every is not None:
+            at_step = self.cursor.stage == Stage.PHASE and self.cursor.step >= 0
+            due = not at_step or self.cursor.step % self._checkpoint_every == 0
+        else:
+            since = time.perf_counter() - self._last_checkpoint
+            due = since >= self._checkpoint_cost / CHECKPOINT_SHARE
+        if due:
+            self.save()
+
+    def _stop(self) -> NoReturn:
+        if self.cursor != self.resumed_at or self.resumed_at == START:
+            self.save()
+        raise Interrupted(f"interrupted; continue with: clbench resume {self.folder}")
+
+    def cost(self) -> dict[str, Any]:
+        """The cost part of the record."""
+        cost = self.meters.summary()
+        if self.services.model_is_built:
+            parameters = dict(self.model.named_parameters())
+            trained = 0 if self.strategy.needs.gradient_free else self._trained(parameters)
+            cost |= {"parameters": sum(p.numel() for p in parameters.values()), "parameters_trained": trained}
+        else:
+            cost |= {"parameters": None, "parameters_trained": 0}
+        if self.services.features is not None:
+            cost["features_computed"] = self.services.features.computed
+        return cost
+
+    def _trained(self, parameters: dict[str, nn.Parameter]) -> int:
+        return sum(p.numel() for name, p in parameters.items() if name not in self.builder.frozen)
+
+    def close(self) -> None:
+        if self.services.features is not None:
+            self.services.features.flush()
+        self.table.close()
+        self.reporter.finished()
+
+
+class _StepCount(FlopCount):
+    """Counts a step under way; it stands for `steps` steps, and for each one that follows in its phase."""
+
+    def __init__(self, meters: Meters, key: str, steps: int) -> None:
+        super().__init__()
+        self._meters, self._key, self._steps = meters, key, steps
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._meters.flops_per_step[self._key] = self.flops
+        self._meters.add("flops_train", self.flops * self._steps)

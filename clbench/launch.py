@@ -1,0 +1,244 @@
+"""From a specification, or a run's folder, to a finished record."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clbench.config import parse_config
+from clbench.engine.reporter import Reporter
+from clbench.engine.session import Diverged, Session
+from clbench.errors import ClbenchError, Interrupted, RunFailed, UserError
+from clbench.record import Record, now, opening_record, read_record, strategy_label, write_record
+from clbench.registry import load_recipe, load_strategy, source_hash
+from clbench.run import run
+from clbench.spec import RunSpec, make_spec, read_spec_file
+
+
+def start_run(
+    spec: RunSpec, out: Path, reporter: Reporter | None = None, checkpoint_every: int | None = None
+) -> tuple[Path, Record]:
+    """Run a specification in a new folder under `out`/runs; the folder and the record.
+
+    Raises UserError for what is wrong with the specification or the output folder, RunFailed or Interrupted with the
+    record already written.
+    """
+    built = _Built(spec)
+    folder = _new_folder(out / "runs" / _safe(built.stream.name) / _safe(strategy_label(spec.strategy)), built.spec)
+    with _locked(folder):
+        built.spec.write(folder / "config.yaml")
+        session = built.session(folder, reporter or Reporter(), checkpoint_every)
+        record = opening_record(session, folder.name, built.sources)
+        write_record(folder, record)
+        return folder, _drive(session, record)
+
+
+def resume_run(folder: Path, reporter: Reporter | None = None, checkpoint_every: int | None = None) -> Record:
+    """Continue an interrupted run from its folder alone. Raises UserError where its conditions no longer hold."""
+    record = read_record(folder)
+    if record["status"] == "completed":
+        raise UserError(f"{folder} is complete: nothing to resume (`clbench runs show {folder}`)")
+    with _locked(folder):
+        spec = make_spec(read_spec_file(folder / "config.yaml"), f"{folder / 'config.yaml'}")
+        spec.threads = spec.threads or record["environment"]["threads"]
+        spec.device = record["environment"]["device"]
+        built = _Built(spec)
+        session = built.session(folder, reporter or Reporter(), checkpoint_every)
+        _same_conditions(record, opening_record(session, folder.name, built.sources), folder)
+        record |= {"status": "running", "error": None}
+        write_record(folder, record)
+        return _drive(session, record)
+
+
+class _Built:
+    """Stream, strategy class and settings of a specification, checked; `spec` holds every setting in full."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        recipe = load_recipe(spec.stream)
+        self.strategy = load_strategy(spec.strategy)
+        stream_config = parse_config(recipe.Config, spec.stream_settings, f"stream {spec.stream}")
+        config = parse_config(self.strategy.Config, spec.strategy_settings, f"strategy {spec.strategy}")
+        root = Path(spec.data_root) if spec.data_root else None
+        self.stream = recipe(spec.stream, stream_config, order_seed=spec.order_seed, data_root=root).build()
+        from clbench.engine.hooks import check_declaration
+
+        check_declaration(self.strategy, self.stream)
+        for name in type(config).model_fields:
+            if getattr(config, name) is None and hasattr(self.stream.training, name):
+                setattr(config, name, getattr(self.stream.training, name))
+        self.config = config
+        features = self.strategy.inputs == "features"
+        default = self.stream.feature_model if features else self.stream.default_model
+        self.spec = spec.model_copy(
+            update={
+                "strategy_settings": config.model_dump(mode="json"),
+                "stream_settings": stream_config.model_dump(mode="json"),
+                "backbone": spec.backbone or default,
+            }
+        )
+        self.sources = {"strategy": source_hash(self.strategy), "stream": source_hash(recipe)}
+
+    def session(self, folder: Path, reporter: Reporter, checkpoint_every: int | None) -> Session:
+        from clbench.engine.assembly import assemble
+
+        return assemble(self.spec, folder, self.stream, self.strategy, self.config, reporter, checkpoint_every)
+
+
+def _drive(session: Session, record: Record) -> Record:
+    """Run, and write the record whatever happens."""
+    status, error = "completed", None
+    try:
+        with _interruptible(session):
+            run(session)
+    except Interrupted as stopped:
+        status, error = "interrupted", stopped
+    except KeyboardInterrupt:
+        status = "interrupted"
+        error = Interrupted(
+            f"interrupted at once; continue from the last checkpoint with: clbench resume {session.folder}"
+        )
+    except Diverged as failure:
+        status, error = "diverged", failure
+    except ClbenchError as failure:
+        status, error = "failed", failure
+    except OSError as failure:
+        status, error = "failed", _disk_error(failure, session.folder)
+    finally:
+        session.close()
+    try:
+        _finish(session, record, status, str(error) if error else None)
+    except OSError as failure:
+        raise error or _disk_error(failure, session.folder) from None
+    if error is not None:
+        raise error
+    return record
+
+
+def _finish(session: Session, record: Record, status: str, error: str | None) -> None:
+    from clbench.metrics import compute
+
+    record |= {"status": status, "error": error, "finished": now(), "warnings": session.warnings}
+    record["cost"] = session.cost()
+    record["model"] = session.builder.info
+    if status != "interrupted":
+        session.table.table.write(session.folder / "evaluations.parquet")
+        record["metrics"] = _metrics(session, compute)
+    write_record(session.folder, record)
+    if status == "completed":
+        session.checkpoints.remove()
+        session.table.path.unlink(missing_ok=True)
+
+
+def _metrics(session: Session, compute: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return compute(
+            session.table.table,
+            session.objective.direction,
+            predicts_between_boundaries=session.strategy.needs.predicts_between_boundaries,
+        )
+    except UserError as error:
+        session.log(f"metrics: {error}")
+        return {"undefined": {"all": str(error)}}
+
+
+@contextmanager
+def _interruptible(session: Session) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM stops the run at its next position, saved; the second at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        if session.interrupted:
+            raise KeyboardInterrupt
+        session.interrupted = True
+        session.reporter.note("stopping at the next step (Ctrl-C again: at once)")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process per run folder."""
+    try:
+        handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise _disk_error(error, folder) from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder} is in use by another process: wait for it, or stop it") from None
+        try:
+            yield
+        except OSError as error:
+            raise _disk_error(error, folder) from None
+    finally:
+        os.close(handle)
+
+
+def _new_folder(parent: Path, spec: RunSpec) -> Path:
+    """A folder of its own: the time and the specification's hash, numbered where two runs start in one second."""
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{spec.hash()[:8]}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in range(1000):
+            folder = parent / (stamp if number == 0 else f"{stamp}-{number}")
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise _disk_error(error, parent) from None
+    raise UserError(f"cannot make a run folder in {parent}: too many of this second")
+
+
+def _disk_error(error: OSError, folder: Path) -> ClbenchError:
+    where = error.filename or folder
+    reason = {
+        errno.ENOSPC: "the disk is full: free some space",
+        errno.EROFS: "the file system is read-only: choose another --out",
+        errno.EACCES: "no permission to write there: choose another --out",
+        errno.ENOTDIR: "a part of the path is a file: choose another --out",
+    }.get(error.errno or 0, error.strerror or str(error))
+    kind = RunFailed if error.errno == errno.ENOSPC else UserError
+    return kind(f"cannot write {where}: {reason}")
+
+
+def _same_conditions(before: Record, after: Record, folder: Path) -> None:
+    """Refuse to continue a run whose bytes would no longer be those of the uninterrupted one."""
+    pairs = {
+        "the strategy's source": (before["strategy"]["source_hash"], after["strategy"]["source_hash"]),
+        "the stream's source": (before["stream"]["source_hash"], after["stream"]["source_hash"]),
+        "the stream's data": (before["stream"]["content"], after["stream"]["content"]),
+        "the stream's order": (before["stream"]["order"], after["stream"]["order"]),
+    }
+    old, new = before["environment"], after["environment"]
+    pairs |= {key: (old[key], new[key]) for key in ("device", "precision", "threads", "channels_last", "compile")}
+    names = sorted(old["versions"].keys() | new["versions"].keys())
+    pairs |= {f"package {n}": (old["versions"].get(n), new["versions"].get(n)) for n in names}
+    for what, (was, is_now) in pairs.items():
+        if was != is_now:
+            change = "changed" if len(str(was)) > 40 else f"was {was}, is {is_now}"
+            raise UserError(
+                f"cannot resume {folder}: {what} {change}; start afresh with "
+                f"`clbench run --config {folder / 'config.yaml'}`"
+            )
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_.+" else "-" for c in name)
