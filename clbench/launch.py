@@ -15,6 +15,7 @@ from typing import Any
 
 from clbench.config import parse_config
 from clbench.engine.reporter import Reporter
+from clbench.engine.saving import final_state_hash
 from clbench.engine.session import Diverged, Session
 from clbench.errors import ClbenchError, Interrupted, RunFailed, UserError
 from clbench.record import Record, now, opening_record, read_record, strategy_label, write_record
@@ -94,10 +95,12 @@ class _Built:
 
 def _drive(session: Session, record: Record) -> Record:
     """Run, and write the record whatever happens."""
-    status, error = "completed", None
+    status = "completed"
+    error: ClbenchError | None = None
     try:
         with _interruptible(session):
             run(session)
+        record["state_hash"] = final_state_hash(session)
     except Interrupted as stopped:
         status, error = "interrupted", stopped
     except KeyboardInterrupt:

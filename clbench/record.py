@@ -18,7 +18,10 @@ Record = dict[str, Any]
 
 
 def opening_record(session: Session, run_id: str, source: dict[str, str]) -> Record:
-    """The record of a run that has just begun: everything but results. `source`: hashes of strategy and stream files."""
+    """The record of a run that has just begun: everything but results.
+
+    source: hashes of the strategy's and the stream's files.
+    """
     stream, strategy, spec = session.stream, session.strategy, session.spec
     return {
         "schema": SCHEMA,
@@ -68,6 +71,7 @@ def opening_record(session: Session, run_id: str, source: dict[str, str]) -> Rec
             "subset": session.evaluator.plan.subset,
         },
         "environment": session.environment.describe(),
+        "state_hash": None,
         "metrics": {},
         "cost": {},
         "warnings": [],

@@ -6,6 +6,7 @@ import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def package_versions() -> dict[str, str]:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo") as lines:
+        with Path("/proc/cpuinfo").open() as lines:
             return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
     except OSError:
         return platform.processor()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from clbench.engine.grid import Plan
 from clbench.engine.hooks import hook, overrides
 from clbench.errors import RunFailed
 from clbench.rng import derive_seed
+from clbench.samples import Samples
 from clbench.stream import EvalSet
 from clbench.table import Row
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 CHUNK = 64
 SMALLEST_CHUNK = 32
 Values = dict[str, Tensor]
+Scored = Mapping[str, Tensor | None]
+Kind = Literal["boundary", "trace"]
+Weights = Literal["deploy", "train", "anneal"]
 
 
 class Evaluator:
@@ -50,6 +55,9 @@ class Evaluator:
             sets = self.session.stream.eval_sets
             values = self._values(sets, None)
             rows = self._rows("boundary", step, tasks_seen, values, {})
+            if overrides(self.session.strategy, "deploy"):
+                trained = self._values(sets, None, deployed=False)
+                rows += self._rows("boundary", step, tasks_seen, trained, {}, "train")
             if self.plan.points != 0:
                 traced = {
                     s.name: v[self.subsets[s.name]]
@@ -77,13 +85,15 @@ class Evaluator:
 
     # -- values --------------------------------------------------------------------------------------------------
 
-    def _values(self, sets: Sequence[EvalSet], subsets: Values | None) -> dict[str, Tensor | None]:
+    def _values(
+        self, sets: Sequence[EvalSet], subsets: Values | None, deployed: bool = True
+    ) -> dict[str, Tensor | None]:
         """Per-sample values of each set, float32 on the CPU; None for a set that cannot be scored."""
         session = self.session
         n_classes = session.n_classes()
         scorable = [s for s in sets if session.objective.scorable(s, n_classes)]
         values: dict[str, Tensor | None] = {s.name: None for s in sets}
-        with self._evaluating():
+        with self._evaluating(deployed):
             for group in self._groups(scorable):
                 values |= self._one_pass(group, subsets)
         return values
@@ -100,7 +110,7 @@ class Evaluator:
         index = torch.cat([s.data.index[p] for s, p in zip(sets, positions, strict=True)])
         owner = torch.cat([torch.full((len(p),), i) for i, p in enumerate(positions)])
         values = torch.empty(len(index))
-        samples = type(sets[0].data)(sets[0].data.pool, index)
+        samples = Samples(sets[0].data.pool, index)
         for rows in chunks(len(index)):
             self.session.evaluating()
             outputs, y = self._predict(samples, rows, sets[0])
@@ -111,7 +121,7 @@ class Evaluator:
             fault_point("evaluate")
         return {s.name: values[owner == i] for i, s in enumerate(sets)}
 
-    def _predict(self, samples, rows: Tensor, eval_set: EvalSet) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+    def _predict(self, samples: Samples, rows: Tensor, eval_set: EvalSet) -> tuple[Tensor, Tensor]:
         session = self.session
         padded = rows if len(rows) >= SMALLEST_CHUNK else rows[torch.arange(SMALLEST_CHUNK) % len(rows)]
         batch = session.services.batch(samples, padded, "plain")
@@ -143,7 +153,7 @@ class Evaluator:
         meters.add("flops_evaluate", meters.flops_per_evaluation * n)
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def _evaluating(self, deployed: bool) -> Iterator[None]:
         """Eval mode, no gradients, the deployed weights; everything as it was afterwards."""
         session = self.session
         if session.services.features is not None:
@@ -152,12 +162,12 @@ class Evaluator:
             return
         model = session.model
         modes = {name: module.training for name, module in model.named_modules()}
-        deployed = session.strategy.deploy()
-        trained = {k: v.clone() for k, v in model.state_dict().items() if k in deployed} if deployed else {}
+        other = session.strategy.deploy() if deployed else None
+        trained = {k: v.clone() for k, v in model.state_dict().items() if k in other} if other else {}
         model.eval()
         try:
-            if deployed:
-                model.load_state_dict(deployed, strict=False)
+            if other:
+                model.load_state_dict(other, strict=False)
             with torch.no_grad():
                 yield
         finally:
@@ -168,33 +178,33 @@ class Evaluator:
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
-    def _rows(self, kind: str, step: int, tasks_seen: int, values: dict, paired: Values) -> list[Row]:  # type: ignore[type-arg]
+    def _rows(
+        self, kind: Kind, step: int, tasks_seen: int, values: Scored, paired: Values, weights: Weights = "deploy"
+    ) -> list[Row]:
         objective, n_classes = self.session.objective, self.session.n_classes()
         sets = {s.name: s for s in self.session.stream.eval_sets}
         rows = []
         for name, per_sample in values.items():
-            eval_set = sets[name]
-            common = {"belongs_to": eval_set.belongs_to, "kind": kind, "step": step, "tasks_seen": tasks_seen}
+            row = Row(
+                step=step,
+                tasks_seen=tasks_seen,
+                eval_set=name,
+                value=None,
+                n=len(sets[name].data) if per_sample is None else len(per_sample),
+                belongs_to=sets[name].belongs_to,
+                kind=kind,
+                metric=objective.primary,
+                weights=weights,
+            )
             if per_sample is None:
-                rows.append(Row(eval_set=name, value=None, n=len(eval_set.data), metric=objective.primary, **common))
+                rows.append(row)
                 continue
             value = per_sample.double().mean().item()
             se = _paired_error(per_sample, paired.get(name))
-            base = objective.base(eval_set, n_classes)
-            rows.append(
-                Row(
-                    eval_set=name,
-                    value=value,
-                    n=len(per_sample),
-                    metric=objective.primary,
-                    se=se,
-                    base=base,
-                    **common,
-                )
-            )
+            rows.append(replace(row, value=value, se=se, base=objective.base(sets[name], n_classes)))
             if kind == "boundary":
-                for metric, other in objective.further(value, eval_set).items():
-                    rows.append(Row(eval_set=name, value=other, n=len(per_sample), metric=metric, **common))
+                further = objective.further(value, sets[name])
+                rows += [replace(row, value=other, metric=metric) for metric, other in further.items()]
         return rows
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clbench.engine.environment import Environment
 from clbench.engine.evaluation import SMALLEST_CHUNK, chunks
@@ -32,7 +32,7 @@ class Features:
     def __init__(
         self,
         identity: dict[str, Any],
-        model: Callable[[], nn.Module],
+        model: Callable[[], Any],
         objective: Objective,
         environment: Environment,
         folder: Path | None,
@@ -126,5 +126,5 @@ class _Cached:
 
 def _pool_key(pool: Pool) -> list[Any]:
     """Content (order-free fingerprint), order (checksum of the bytes as they lie) and shape."""
-    data = np.ascontiguousarray(pool.inputs.numpy())
+    data: Any = np.ascontiguousarray(pool.inputs.numpy())
     return [pool.fingerprint, zlib.crc32(memoryview(data).cast("B")), list(data.shape)]

@@ -24,7 +24,7 @@ def build_optimizer(how: Optimizer, groups: list[dict[str, Any]]) -> torch.optim
     return optimizer
 
 
-def slots_of(optimizer: torch.optim.Optimizer, names: dict[Parameter, str]) -> Slots:
+def slots_of(optimizer: torch.optim.Optimizer, names: dict[Any, str]) -> Slots:
     """The optimiser's tensors, by parameter name."""
     return {
         names[p]: {slot: value for slot, value in state.items() if isinstance(value, Tensor)}

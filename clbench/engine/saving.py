@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,6 +76,16 @@ def restore_state(session: Session, tensors: dict[str, Tensor], state: dict[str,
     session.stopped_at_step = state["stopped_at_step"]
     session.warnings += [w for w in state["warnings"] if w not in session.warnings]
     session.cursor = session.resumed_at = cursor
+
+
+def final_state_hash(session: Session) -> str:
+    """sha256 (hex) over all tensors of the run's state, by name: model, optimiser, memories, strategy state."""
+    tensors, _ = saved_state(session)
+    digest = sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

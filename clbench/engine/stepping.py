@@ -43,10 +43,12 @@ class ActivePhase:
 
     def begin(self) -> None:
         """`Phase.begin`, on fresh entry."""
-        if self.phase.begin is not None:
-            with hook(self.strategy, f"{self.phase.name}.begin", self.task.index, self.session.log):
-                with self.session.meters.counted("flops_train"):
-                    self.phase.begin()
+        if self.phase.begin is None:
+            return
+        name = f"{self.phase.name}.begin"
+        counted = self.session.meters.counted("flops_train")
+        with hook(self.strategy, name, self.task.index, self.session.log), counted:
+            self.phase.begin()
 
     def prepare(self, slots: Slots, fresh: bool) -> None:
         """Everything a step reads that is not in a checkpoint; `slots`: the optimiser state to carry or to restore."""
