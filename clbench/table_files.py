@@ -55,7 +55,8 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            pq.write_table(pa.Table.from_arrays(arrays, schema=schema), file, compression="zstd")
+            table = pa.Table.from_arrays(arrays, schema=schema)
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -64,9 +65,7 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         reason = error.strerror or str(error)
-        raise UserError(
-            f"{path}: cannot be written ({reason}); free space or choose another folder"
-        ) from None
+        raise UserError(f"{path}: cannot be written ({reason}); free space or choose another folder") from None
 
 
 def _sync_folder(folder: Path) -> None:
@@ -125,7 +124,7 @@ def _open_parquet(path: Path) -> tuple[list[str], Iterator[Record]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
         columns = [column.to_pylist() for column in table.columns]
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, (FileNotFoundError, PermissionError)):
@@ -148,9 +147,7 @@ def _columns(path: Path, header: list[str]) -> dict[str, int]:
         absent = [known for known in COLUMNS if known not in header]
         near = difflib.get_close_matches(name, absent, n=1, cutoff=0.85) if name not in COLUMNS else []
         if near:
-            raise UserError(
-                f"{path}: column {name!r} is unknown; did you mean {near[0]!r}? rename or drop it"
-            )
+            raise UserError(f"{path}: column {name!r} is unknown; did you mean {near[0]!r}? rename or drop it")
     return {name: header.index(name) for name in COLUMNS if name in header}
 
 

@@ -75,9 +75,7 @@ def _metrics_table(metrics: dict[str, Any]) -> Table:
         if metrics.get(key) is not None:
             value = str(metrics[key]) if definition.sign == COUNT else _number(metrics[key])
             floor = metrics["noise_floor"].get(key)
-            meaning = (
-                definition.meaning if definition.sign == COUNT else f"{definition.meaning}; {definition.sign}"
-            )
+            meaning = definition.meaning if definition.sign == COUNT else f"{definition.meaning}; {definition.sign}"
             table.add_row(key, value, "" if floor is None else _number(floor), meaning)
     return table
 

@@ -56,9 +56,7 @@ _FORWARD = {
     "FoMo": "against a random model's scores",
     "Continuum": "no baseline is subtracted, so chance level counts as transfer",
 }
-_CONTINUAL = {
-    "ContinualEvaluation": "evaluation samples are drawn anew each time, so sampling noise counts as a drop"
-}
+_CONTINUAL = {"ContinualEvaluation": "evaluation samples are drawn anew each time, so sampling noise counts as a drop"}
 _WINDOWS = {
     "ContinualEvaluation": "windows count evaluations, not steps; rises are searched only from points higher "
     "than all before them in the window, which misses some"

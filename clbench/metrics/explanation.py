@@ -66,9 +66,9 @@ def _worked(name: str) -> list[str]:
         )
     if name == "backward_transfer":
         formulas = field.BACKWARD_TRANSFER
-        return _example(
-            "after each of four tasks", FALLING, field.gem_backward_transfer, formulas
-        ) + _example("where old tasks get better", RISING, field.gem_backward_transfer, formulas)
+        return _example("after each of four tasks", FALLING, field.gem_backward_transfer, formulas) + _example(
+            "where old tasks get better", RISING, field.gem_backward_transfer, formulas
+        )
     if name == "forward_transfer":
         formulas = {
             "Renate, Avalanche": lambda R: field.gem_forward_transfer(R, UNTRAINED),

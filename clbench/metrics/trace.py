@@ -18,8 +18,7 @@ def min_acc(view: View) -> float:
     _need_trace(view)
     end = view.structure.ends[-1]
     return mean(
-        mean(_lowest(view, name, view.structure.ends[j], end) for name in view.sets_of(j))
-        for j in range(T - 1)
+        mean(_lowest(view, name, view.structure.ends[j], end) for name in view.sets_of(j)) for j in range(T - 1)
     )
 
 
