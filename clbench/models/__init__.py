@@ -1,6 +1,7 @@
 """Models by name: `build_model("slim-resnet18", channels=3, size=32, mean=..., std=...)`.
 
-Importing this package, `describe` and `list_models` need no torch; the grammar of a model string is in `spec.py`.
+Importing this package, `describe` and `list_models` need no torch; the grammar of a model string is in
+`spec.py`.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ def build_model(
 
     Args:
         spec: the model string.
-        channels, size, mean, std: the stream's images (side in pixels; statistics a channel, for pixels in [0, 1]).
-            For text: 0, the block length in tokens, and two empty sequences.
+        channels, size, mean, std: the stream's images (side in pixels; one statistic a channel, for pixels
+            in [0, 1]). For text: 0, the block length in tokens, and two empty sequences.
         vocab_size: number of token ids; None for images.
         head: kind of the classification head; not used by language models.
 
-    Initial weights are drawn from torch's default generator only. Raises UserError for an unknown name, option or
-    weight file, for weights that cannot be downloaded, and for a model of the wrong kind.
+    Initial weights are drawn from torch's default generator only. Raises UserError for an unknown name,
+    option or weight file, for weights that cannot be downloaded, and for a model of the wrong kind.
     """
     from .build import build
 

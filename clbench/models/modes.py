@@ -1,0 +1,25 @@
+"""Train mode, eval mode, and train mode with BatchNorm statistics frozen."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Mode = Literal["train", "eval", "frozen_norms"]
+
+
+def set_mode(model: nn.Module, mode: Mode) -> None:
+    """Put the whole model into a mode.
+
+    "frozen_norms" is train mode, except that BatchNorm layers use and keep their running statistics. Layers
+    that have no running statistics (LayerNorm, GroupNorm) behave the same in all modes.
+    """
+    if mode not in ("train", "eval", "frozen_norms"):
+        raise ValueError(f"mode {mode!r}: use train, eval or frozen_norms")
+    model.train(mode != "eval")
+    if mode == "frozen_norms":
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()

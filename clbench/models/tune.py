@@ -1,0 +1,128 @@
+"""Which parameters are trained: all, the head, norms, biases, or LoRA factors added by peft."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from ..errors import UserError
+from ..torchvision_schemas import prepare
+
+Model: TypeAlias = Any  # a Classifier or a CausalLM, perhaps compiled or wrapped
+MODES = ("full", "head", "norm", "bias", "lora")
+DEFAULT_RANK = 8  # peft's default
+
+
+def parse_tuning(mode: str) -> tuple[str, int]:
+    """("lora", r) from `lora` or `lora:r`, (mode, 0) from the others; UserError for anything else."""
+    match = re.fullmatch(r"(full|head|norm|bias|lora)|lora:([1-9]\d*)", mode)
+    if match is None:
+        raise UserError(f"tuning {mode!r}: use full, head, norm, bias, lora or lora:RANK")
+    if match[1]:
+        return match[1], DEFAULT_RANK if match[1] == "lora" else 0
+    return "lora", int(match[2])
+
+
+def apply_tuning(model: Model, mode: str) -> None:
+    """Set `requires_grad` for a mode; LoRA factors are added first (in place, parameter names change).
+
+    full: everything. head: the classifier's head, or the language model's output layer. norm: weights and
+    biases of normalisation layers. bias: every bias (BitFit, Ben Zaken et al., ACL 2022). lora[:r]: rank r
+    factors (default 8, alpha = r so that the scale is 1, no dropout; Hu et al., ICLR 2022) on every linear
+    layer of the backbone that the forward pass calls, output layer excepted. A classifier's head trains in
+    every mode, since it starts untrained; a language model's output layer only in `full` and `head`.
+    """
+    kind, rank = parse_tuning(mode)
+    if kind == "lora":
+        _add_lora(model, rank)
+    chosen = trainable_names(model, mode)
+    if not chosen and not hasattr(model, "head"):
+        raise UserError(f"tuning {mode!r}: this model has no such parameters")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+
+
+def trainable_names(model: Model, mode: str) -> set[str]:
+    """Names of the parameters that a mode trains; a pure function of the model's structure."""
+    kind, _ = parse_tuning(mode)
+    names = {name for name, _ in model.named_parameters()}
+    head = {name for name in names if name.startswith("head.")}
+    if kind == "full":
+        return names
+    if kind == "head":
+        return head or _same_tensors(model, model.output_layer)
+    if kind == "norm":
+        return head | (_norm_parameters(model) & names)
+    if kind == "bias":
+        return head | {name for name in names if name.rpartition(".")[2] == "bias"}
+    return head | {name for name in names if ".lora_" in name}
+
+
+def _same_tensors(model: nn.Module, part: nn.Module) -> set[str]:
+    """Names, in the model, of the parameters of one of its parts (a tied parameter has one name)."""
+    wanted = {id(p) for p in part.parameters()}
+    return {name for name, p in model.named_parameters() if id(p) in wanted}
+
+
+def _norm_parameters(model: nn.Module) -> set[str]:
+    """Parameters directly in a normalisation layer: any class named so (LayerNorm, LlamaRMSNorm)."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        if re.search(r"norm", type(module).__name__, re.IGNORECASE)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+
+
+def _add_lora(model: Model, rank: int) -> None:
+    prepare()
+    from peft import LoraConfig, inject_adapter_in_model
+
+    backbone: nn.Module = model.backbone
+    targets = _called_linear_layers(model, backbone)
+    if not targets:
+        raise UserError("tuning 'lora': this model's backbone has no linear layers to adapt; use full, norm or head")
+    training = model.training
+    settings = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=targets)
+    inject_adapter_in_model(settings, backbone)
+    model.train(training)
+
+
+def _called_linear_layers(model: Model, backbone: nn.Module) -> list[str]:
+    """Names of the backbone's linear layers that one forward pass calls, output layer excepted.
+
+    A layer whose weight is used without calling the layer (the output projection of nn.MultiheadAttention,
+    the joint projection of BEiT) would carry factors that never receive a gradient.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    output = getattr(model, "output_layer", None)
+    called: list[str] = []
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: called.append(name))
+        for name, layer in backbone.named_modules()
+        if isinstance(layer, nn.Linear | Conv1D) and layer is not output
+    ]
+    training = model.training
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model.eval()
+            model.features(_example(model))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return sorted(set(called))
+
+
+def _example(model: Model) -> torch.Tensor:
+    """The smallest input the model takes: one blank image, or a block of two tokens."""
+    spec = model.input
+    device = next(model.parameters()).device
+    if spec.kind == "tokens":
+        return torch.zeros(1, 2, dtype=torch.long, device=device)
+    side = spec.size or 32
+    return torch.zeros(1, spec.channels, side, side, device=device)
