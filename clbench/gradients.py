@@ -1,0 +1,271 @@
+"""Squared per-sample gradients: the diagonal of the Fisher information.
+
+A backward pass over a batch gives the sum of the samples' gradients; the squares are needed before summing. Linear,
+convolution, batch-norm and layer-norm layers have closed forms in what went into the layer and the gradient at its
+output, which one forward and one backward pass over the batch give. Any other parameter is differentiated by
+`torch.func` (vmap over grad), or sample by sample where the model cannot be vmapped (data-dependent control flow,
+say). A closed form is used only for parameters where it agrees with the generic way on the first two samples.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+from torch.func import functional_call, grad, vmap
+
+from clbench.errors import UserError
+from clbench.models.heads import LinearHead
+
+if TYPE_CHECKING:
+    from clbench.objectives import Objective
+    from clbench.samples import Batch
+
+Squares = dict[str, Tensor]
+LABELS = ("true", "sampled", "predicted")
+LARGEST_CHUNK = 32
+CHUNK_ELEMENTS = 2**24
+
+
+def squared_gradients(
+    model: nn.Module,
+    objective: Objective,
+    batches: Iterable[Batch],
+    labels: str = "true",
+    generator: torch.Generator | None = None,
+) -> Squares:
+    """Mean over samples of the squared gradient of each sample's loss: {name: tensor like the parameter}.
+
+    labels: "true" (the empirical Fisher), "sampled" from the model's distribution with `generator` (the Fisher), or
+    "predicted". The model is in eval mode meanwhile, so that a sample's loss does not depend on the others; its modes
+    and gradients are left as they were. Parameters that need no gradient are left out, buffers are constants. All
+    zeros where there are no samples. Raises UserError for an unknown kind of labels.
+    """
+    if labels not in LABELS:
+        raise UserError(f"unknown labels {labels!r} for squared gradients: use {', '.join(LABELS)}")
+    if labels == "sampled" and generator is None:
+        raise ValueError("sampled labels need a generator")
+    per_sample = _PerSample(model, objective)
+    total = {name: torch.zeros_like(p) for name, p in per_sample.parameters.items()}
+    n = 0
+    with _eval_mode(model), torch.enable_grad():
+        for batch in batches:
+            for x, y in zip(batch.x.split(LARGEST_CHUNK), batch.y.split(LARGEST_CHUNK), strict=True):
+                if labels != "true":
+                    with torch.no_grad():
+                        y = objective.decide(model(x), generator if labels == "sampled" else None)
+                per_sample.accumulate(x, y, total)
+                n += len(x)
+    return {name: squares / max(n, 1) for name, squares in total.items()}
+
+
+class _PerSample:
+    """Sums over samples of squared gradients, each parameter's by the quickest way that is exact for it."""
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        self.model = model
+        self.objective = objective
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.layers = _closed_form_layers(model, self.parameters)
+        self.vmapped = True
+        self._agreed: set[str] | None = None
+
+    def accumulate(self, x: Tensor, y: Tensor, total: Squares) -> None:
+        """Add the samples' squared gradients to `total`."""
+        if self._agreed is None:
+            self._agreed = self._agreement(x[:2], y[:2])
+            self.layers = {layer: names for layer, names in self.layers.items() if self._agreed & set(names)}
+        if self.layers:
+            for name, squares in self.closed_form(x, y).items():
+                if name in self._agreed:
+                    total[name] += squares
+        rest = [name for name in self.parameters if name not in self._agreed]
+        if rest:
+            chunk = max(1, CHUNK_ELEMENTS // sum(self.parameters[name].numel() for name in rest))
+            for some, targets in zip(x.split(chunk), y.split(chunk), strict=True):
+                for name, squares in self.generic(rest, some, targets).items():
+                    total[name] += squares
+
+    def closed_form(self, x: Tensor, y: Tensor) -> Squares:
+        """For the layers that have a rule, called once with a batch: one forward and one backward pass.
+
+        The gradient is taken at the graph edge behind a layer's output, which later in-place operations on the
+        output do not move.
+        """
+        calls: list[tuple[nn.Module, Tensor, Any]] = []
+
+        def record(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            calls.append((layer, inputs[0].detach(), get_gradient_edge(output)))
+
+        hooks = [layer.register_forward_hook(record) for layer in self.layers]
+        try:
+            loss = self.objective.losses(self.model(x), y).sum()
+        finally:
+            for handle in hooks:
+                handle.remove()
+        times = Counter(layer for layer, _, _ in calls)
+        calls = [call for call in calls if times[call[0]] == 1 and len(call[1]) == len(x)]
+        if not calls:
+            return {}
+        deltas = torch.autograd.grad(loss, [edge for _, _, edge in calls], allow_unused=True)
+        squares: Squares = {}
+        for (layer, inputs, _), delta in zip(calls, deltas, strict=True):
+            if delta is not None:
+                found = RULES[type(layer)](layer, inputs, delta.detach())
+                squares |= {name: found[kind] for name, kind in self.layers[layer].items()}
+        return squares
+
+    def generic(self, names: Iterable[str], x: Tensor, y: Tensor) -> Squares:
+        """For any parameters: by vmap, or sample by sample."""
+        if self.vmapped:
+            try:
+                return self._by_vmap(names, x, y)
+            except (RuntimeError, ValueError, NotImplementedError):
+                self.vmapped = False
+        return self._by_loop(names, x, y)
+
+    def _by_vmap(self, names: Iterable[str], x: Tensor, y: Tensor) -> Squares:
+        constants = {name: p.detach() for name, p in self.model.named_parameters()}
+
+        def loss(wanted: Squares, x: Tensor, y: Tensor) -> Tensor:
+            outputs = functional_call(self.model, {**constants, **wanted}, (x[None],))
+            return self.objective.losses(outputs, y[None])[0]
+
+        wanted = {name: constants[name] for name in names}
+        gradients = vmap(grad(loss), in_dims=(None, 0, 0))(wanted, x, y)
+        return {name: g.square().sum(0) for name, g in gradients.items()}
+
+    def _by_loop(self, names: Iterable[str], x: Tensor, y: Tensor) -> Squares:
+        wanted = {name: self.parameters[name] for name in names}
+        total = {name: torch.zeros_like(p) for name, p in wanted.items()}
+        for i in range(len(x)):
+            loss = self.objective.losses(self.model(x[i : i + 1]), y[i : i + 1]).sum()
+            gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+            for name, g in zip(wanted, gradients, strict=True):
+                if g is not None:
+                    total[name] += g.square()
+        return total
+
+    def _agreement(self, x: Tensor, y: Tensor) -> set[str]:
+        """Parameters whose closed form gives what the generic way gives on these samples."""
+        if not self.layers:
+            return set()
+        found = self.closed_form(x, y)
+        expected = self.generic(found, x, y)
+        return {name for name in found if _agree(found[name], expected[name])}
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    scale = b.abs().max().item() if b.numel() else 0.0
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-5 * scale)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode for all modules, each put back to its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+# -- closed forms ------------------------------------------------------------------------------------------------------
+
+
+def _closed_form_layers(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[nn.Module, dict[str, str]]:
+    """Layers with a rule -> {full name: "weight" or "bias"} of their parameters, where no other layer holds them."""
+    holders = Counter(p for module in model.modules() for p in module.parameters(recurse=False))
+    layers: dict[nn.Module, dict[str, str]] = {}
+    for prefix, module in model.named_modules():
+        own = dict(module.named_parameters(prefix, recurse=False))
+        names = {name: name.rpartition(".")[2] for name in own if name in parameters}
+        if names and _has_rule(module) and all(holders[p] == 1 for p in own.values()):
+            layers[module] = names
+    return layers
+
+
+def _has_rule(module: nn.Module) -> bool:
+    if type(module) not in RULES:
+        return False
+    if isinstance(module, nn.Conv2d):
+        return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        return module.running_mean is not None
+    return True
+
+
+def _summed_squares(left: Tensor, right: Tensor) -> Tensor:
+    """Sum over b of the squares of left[b] @ right[b]^T: [B, o, t] and [B, i, ..., t, ...] (a view) to [o, i].
+
+    On a CPU a product at a time, so that it stays in the cache; elsewhere in chunks of bounded size.
+    """
+    rows, terms = left.shape[1], left.shape[2]
+    columns = right[0].numel() // terms
+    squares = left.new_zeros(rows, columns)
+    if left.device.type == "cpu":
+        for a, b in zip(left, right, strict=True):
+            product = a @ b.reshape(columns, terms).T
+            squares.addcmul_(product, product)
+        return squares
+    chunk = max(1, CHUNK_ELEMENTS // (columns * max(rows, terms)))
+    for a, b in zip(left.split(chunk), right.split(chunk), strict=True):
+        squares += torch.bmm(a, b.reshape(len(b), columns, terms).transpose(1, 2)).square_().sum(0)
+    return squares
+
+
+def _linear(layer: nn.Module, inputs: Tensor, delta: Tensor) -> Squares:
+    if inputs.dim() == 2:
+        return {"weight": delta.square().T @ inputs.square(), "bias": delta.square().sum(0)}
+    delta, inputs = delta.flatten(1, -2).transpose(1, 2), inputs.flatten(1, -2).transpose(1, 2)
+    return {"weight": _summed_squares(delta, inputs), "bias": delta.sum(2).square().sum(0)}
+
+
+def _conv2d(layer: nn.Module, inputs: Tensor, delta: Tensor) -> Squares:
+    """The weight's gradient: the output's gradient times the window of inputs that each weight met."""
+    assert isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str)
+    (top, left), (down, across), (rows, columns) = layer.padding, layer.stride, layer.dilation
+    padded = F.pad(inputs, (left, left, top, top)).contiguous()
+    sample, channel, row, column = padded.stride()
+    windows = padded.as_strided(
+        (*inputs.shape[:2], *layer.kernel_size, *delta.shape[2:]),
+        (sample, channel, row * rows, column * columns, row * down, column * across),
+    )
+    delta = delta.flatten(2)
+    squares = _summed_squares(delta, windows).view(layer.weight.shape)
+    return {"weight": squares, "bias": delta.sum(2).square().sum(0)}
+
+
+def _batch_norm(layer: nn.Module, inputs: Tensor, delta: Tensor) -> Squares:
+    """In eval mode: an affine map of inputs standardised by constants."""
+    assert isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))
+    assert layer.running_mean is not None and layer.running_var is not None
+    standardised = F.batch_norm(inputs, layer.running_mean, layer.running_var, eps=layer.eps)
+    per_sample = {"weight": delta * standardised, "bias": delta}
+    return {kind: g.reshape(*g.shape[:2], -1).sum(2).square().sum(0) for kind, g in per_sample.items()}
+
+
+def _layer_norm(layer: nn.Module, inputs: Tensor, delta: Tensor) -> Squares:
+    assert isinstance(layer, nn.LayerNorm)
+    standardised = F.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
+    per_sample = {"weight": delta * standardised, "bias": delta}
+    shape = (len(inputs), -1, *layer.normalized_shape)
+    return {kind: g.reshape(shape).sum(1).square().sum(0) for kind, g in per_sample.items()}
+
+
+RULES: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], Squares]] = {
+    nn.Linear: _linear,
+    LinearHead: _linear,
+    nn.Conv2d: _conv2d,
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
+    nn.LayerNorm: _layer_norm,
+}
