@@ -1,1 +1,1 @@
-"""Image and text sets on disk: finding, reading, checking, fetching. The layout is described in docs/data.md."""
+"""Image and text sets on disk: found, read, checked, fetched. docs/data.md describes the layout."""

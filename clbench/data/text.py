@@ -1,0 +1,191 @@
+"""Text sets: documents with their dates and languages, from Parquet, JSONL or plain text files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clbench.data.info import read_info
+from clbench.data.parquet import parquet_files, read_batches
+from clbench.data.root import data_root, find_set
+from clbench.data.source import SPLIT_NAMES, ordered_splits, rank_split
+from clbench.errors import UserError
+
+VAL_SHARE = 0.1  # of the documents, where a set has no splits of its own
+PART_CHARACTERS = 4_000  # a single text file is cut into documents of about this length
+EVALUATION_SPLITS = ("val", "validation", "valid", "test")  # stand in for one another
+
+Reader = Callable[[], list["Document"]]
+
+
+@dataclass(frozen=True)
+class Document:
+    """`doc` names its source, `year` and `timestamp` (ISO date) its time, `lang` its language."""
+
+    text: str
+    doc: str
+    year: int | None = None
+    timestamp: str | None = None
+    lang: str | None = None
+
+
+def load_documents(name_or_path: str | Path, split: str, root: str | Path | None = None) -> list[Document]:
+    """The documents of a split, in their order on disk; `split="all"` gives every split, `train` first.
+
+    `val` and `test` stand in for each other. A set without splits of its own is split by the hash of each
+    document's name: a tenth (at least one) is `val`. Raises `UserError` for anything wrong with the set.
+    """
+    path = find_set(name_or_path, data_root(root), "text")
+    if path.is_dir():
+        read_info(path)
+    readers = _readers(path)
+    names = ordered_splits(set(readers)) if split == "all" else [_resolve(split, readers, path)]
+    documents = [document for name in names for document in readers[name]()]
+    if not documents:
+        raise UserError(f"{path}, split {split}: no documents; a split needs at least one")
+    return documents
+
+
+def text_splits(path: Path) -> list[str]:
+    """Names of the splits of the set at this path, `train` first."""
+    return ordered_splits(set(_readers(path)))
+
+
+def _resolve(split: str, readers: dict[str, Reader], path: Path) -> str:
+    for name in (split, *(EVALUATION_SPLITS if split in EVALUATION_SPLITS else ())):
+        if name in readers:
+            return name
+    present = ", ".join(ordered_splits(set(readers)))
+    raise UserError(f"{path} has no split {split!r} (it has {present}); add {split}.parquet, .jsonl or .txt")
+
+
+def _readers(path: Path) -> dict[str, Reader]:
+    """Split -> how to read it, for every form a set can take."""
+    if path.is_file():
+        return _split_by_hash(lambda: _file(path, path.stem))
+    if not path.is_dir():
+        raise UserError(f"{path} is neither a file nor a folder; name a text set, a folder or a text file")
+    parquet = parquet_files(path)
+    if parquet:
+        return {split: _reader(files, split) for split, files in parquet.items()}
+    for suffix in (".jsonl", ".txt"):
+        whole = [path / f"{split}{suffix}" for split in SPLIT_NAMES if (path / f"{split}{suffix}").is_file()]
+        if whole:
+            return {file.stem: _reader([file], file.stem) for file in whole}
+    folders = [path / split for split in SPLIT_NAMES if (path / split).is_dir()]
+    if folders:
+        return {folder.name: _folder_reader(folder) for folder in folders}
+    if any(path.rglob("*.txt")):
+        return _split_by_hash(_folder_reader(path))
+    raise UserError(
+        f"{path} is no text set: it needs train.parquet, train.jsonl, train.txt, train/*.txt or *.txt files"
+    )
+
+
+def _reader(files: list[Path], split: str) -> Reader:
+    return lambda: [document for file in files for document in _file(file, split)]
+
+
+def _folder_reader(folder: Path) -> Reader:
+    def read() -> list[Document]:
+        files = sorted(file for file in folder.rglob("*.txt") if not file.name.startswith("."))
+        return [Document(_plain(file), file.relative_to(folder).as_posix()) for file in files]
+
+    return read
+
+
+def _split_by_hash(read: Reader) -> dict[str, Reader]:
+    def side(validation: bool) -> list[Document]:
+        documents = read()
+        chosen = rank_split([document.doc for document in documents], VAL_SHARE)
+        return [document for document in documents if (document.doc in chosen) == validation]
+
+    return {"train": lambda: side(False), "val": lambda: side(True)}
+
+
+def _file(path: Path, name: str) -> list[Document]:
+    if path.suffix == ".parquet":
+        return list(_parquet_documents(path))
+    if path.suffix in (".jsonl", ".ndjson"):
+        return list(_json_documents(path))
+    return [Document(part, f"{name}#{number}") for number, part in enumerate(_parts(_plain(path)), 1)]
+
+
+def _parquet_documents(path: Path) -> Iterator[Document]:
+    row = 0
+    optional = [name for name in ("doc", "year", "timestamp", "lang") if name in _columns(path)]
+    for batch in read_batches(path, ["text", *optional]):
+        try:
+            columns = {name: column.to_pylist() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}, rows from {row}: text is not UTF-8 ({error.reason}); encode it anew") from None
+        for values in zip(*columns.values(), strict=True):
+            yield _document(dict(zip(columns, values, strict=True)), path, f"row {row}", row)
+            row += 1
+    if not row:
+        raise UserError(f"{path} is empty: it has no rows; a split needs at least one document")
+
+
+def _columns(path: Path) -> list[str]:
+    from clbench.data.parquet import open_parquet
+
+    return list(open_parquet(path).schema_arrow.names)
+
+
+def _json_documents(path: Path) -> Iterator[Document]:
+    for number, line in enumerate(_plain(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not valid JSON ({error}); repair or drop the line") from None
+        if not isinstance(record, dict) or "text" not in record:
+            raise UserError(f'{path}, line {number}: no "text"; each line must be an object with a text')
+        yield _document(record, path, f"line {number}", number - 1)
+
+
+def _document(record: dict[str, Any], path: Path, where: str, row: int) -> Document:
+    text, year, stamp, lang = (record.get(name) for name in ("text", "year", "timestamp", "lang"))
+    if not isinstance(text, str):
+        raise UserError(f"{path}, {where}: text is {type(text).__name__}, not a string; correct or drop it")
+    if year is not None and not isinstance(year, int):
+        raise UserError(f"{path}, {where}: year is {year!r}, not a whole number; correct it or leave it out")
+    doc = record.get("doc")
+    return Document(
+        text,
+        f"{path.stem}#{row}" if doc is None else str(doc),
+        year,
+        None if stamp is None else str(stamp),
+        None if lang is None else str(lang),
+    )
+
+
+def _plain(path: Path) -> str:
+    """A file's text, its line ends as they are, without a byte-order mark."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (at byte {error.start}); convert it, e.g. with iconv") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+    if not text.strip():
+        raise UserError(f"{path} is empty; give it text or remove it")
+    return text
+
+
+def _parts(text: str) -> list[str]:
+    """Cut after line ends, so that the parts joined give the text; a part closes once it is long enough."""
+    parts: list[str] = []
+    lines: list[str] = []
+    length = 0
+    for line in text.splitlines(keepends=True):
+        lines.append(line)
+        length += len(line)
+        if length >= PART_CHARACTERS:
+            parts.append("".join(lines))
+            lines, length = [], 0
+    return parts + (["".join(lines)] if lines else [])
