@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -134,9 +135,15 @@ class Packed(NamedTuple):
     def first_by_hash(self, n: int) -> Packed:
         """At most `n` blocks: those whose contents have the smallest blake2b hashes, in that order.
 
-        A sample of all documents that is the same on every machine and does not hang on the order of the rest.
+        A sample of all documents that is the same on every machine and does not hang on the order of the rest. Equal
+        blocks are numbered, so that they do not stand next to each other.
         """
-        hashes = [blake2b(row.tobytes(), digest_size=8).digest() for row in self.blocks.astype("<i4")]
+        seen: Counter[bytes] = Counter()
+        hashes = []
+        for row in self.blocks.astype("<i4"):
+            content = row.tobytes()
+            hashes.append(blake2b(content + seen[content].to_bytes(8, "little"), digest_size=8).digest())
+            seen[content] += 1
         chosen = sorted(range(len(hashes)), key=hashes.__getitem__)[:n]
         return Packed(self.blocks[chosen], self.target_bytes[chosen])
 
