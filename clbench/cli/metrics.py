@@ -16,6 +16,8 @@ from clbench.table import EvaluationTable
 if TYPE_CHECKING:
     from rich.table import Table
 
+LONGEST = 20  # gaps and evaluation steps listed for a reader
+
 
 def metrics_command(file: Path, direction: str, as_json: bool) -> None:
     """Print the metrics object of a log as JSON, and nothing else, or as tables for a reader."""
@@ -37,6 +39,8 @@ def _show(file: Path, metrics: dict[str, Any]) -> None:
 
     about = metrics["table"]
     console = Console(file=sys.stdout, highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 120, 20 + 10 * len(metrics["matrix"]["eval_sets"]))
     console.print(
         f"{file}: {about['rows']} rows, {about['tasks']} tasks, {about['last_step']} steps; "
         f"{about['metric']} ({about['directions'][about['metric']]} is better), {about['weights']} weights"
@@ -45,6 +49,7 @@ def _show(file: Path, metrics: dict[str, Any]) -> None:
     console.print(_metrics_table(metrics))
     if metrics["gap"]:
         console.print(_gap_table(metrics["gap"]))
+        console.print(*map(_grid_line, metrics["grid"]), sep="\n")
     for reason, keys in _reasons(metrics["undefined"]).items():
         console.print(f"no value: {', '.join(keys)}: {reason}", style="dim")
 
@@ -82,10 +87,21 @@ def _metrics_table(metrics: dict[str, Any]) -> Table:
 
 def _gap_table(gaps: list[dict[str, Any]]) -> Table:
     columns = ("status", "depth", "trough_steps", "recovery_steps", "final", "mean_gap", "evaluations")
-    table = _table("Stability gap after each switch", ["switch at step", "set", *columns])
-    for gap in gaps:
+    deepest = sorted(gaps, key=lambda gap: -(gap["depth"] or 0.0))[:LONGEST]
+    shown = [gap for gap in gaps if gap in deepest]
+    title = "Stability gap after each switch"
+    if len(shown) < len(gaps):
+        title += f" (the {len(shown)} deepest of {len(gaps)}; --json has them all)"
+    table = _table(title, ["at step", "set", *(name.partition("_steps")[0] for name in columns)])
+    for gap in shown:
         table.add_row(str(gap["step"]), *_plain([gap["eval_set"]]), *(_number(gap[name]) for name in columns))
     return table
+
+
+def _grid_line(grid: dict[str, Any]) -> str:
+    steps = grid["evaluations"]
+    listed = ", ".join(map(str, steps[:LONGEST])) + (f", ... {steps[-1]}" if len(steps) > LONGEST else "")
+    return f"evaluated {len(steps)} times in the {grid['horizon']} steps after step {grid['step']}: {listed}"
 
 
 def _reasons(undefined: dict[str, str]) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clbench.metrics.view import View, mean
+from clbench.table import Row
 
 TOLERANCE = 0.01  # accuracy, or nats
 PERSISTENCE = 2  # evaluations
@@ -75,6 +76,7 @@ def measure_gap(view: View, switch: int, name: str, horizon: int) -> Gap:
         "evaluations": sum(row.value is not None for row in rows),
         "unscored": sum(row.value is None for row in rows),
         "m0": None,
+        "base": None,
         "tolerance": None,
         "status": None,
         "reason": None,
@@ -96,8 +98,9 @@ def measure_gap(view: View, switch: int, name: str, horizon: int) -> Gap:
         short = {"status": "too_short"} if horizon < SHORTEST else {}
         return gap | short | {"reason": "no scored trace row inside the new task"}
     gap |= describe(curve, horizon)
-    if reference.base is not None and reference.value != reference.base:
-        gap["relative_depth"] = gap["depth"] / abs(reference.value - reference.base)
+    gap["base"] = _base(view, switch, name, [reference, *rows])
+    if gap["base"] is not None and reference.value != gap["base"]:
+        gap["relative_depth"] = gap["depth"] / abs(reference.value - gap["base"])
     return gap
 
 
@@ -183,6 +186,13 @@ def _task_length(view: View, task: int) -> int:
         return s.end(task) - s.end(task - 1)
     steps = [row.step for (k, _), rows in view.inside.items() if k == task for row in rows]
     return max(steps, default=s.end(task - 1)) - s.end(task - 1)
+
+
+def _base(view: View, switch: int, name: str, rows: Sequence[Row]) -> float | None:
+    """The base of the reference row; of another row at the switch or after it where that one has none."""
+    boundary = view.boundary.get((switch, name))
+    candidates = [rows[0], *([boundary] if boundary else []), *rows[1:]]
+    return next((row.base for row in candidates if row.base is not None), None)
 
 
 def _recovery(curve: Curve, trough: int) -> Gap:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from clbench.metrics.gap import MEANS, Gap
-from clbench.metrics.trace import WINDOWS, scored
+from clbench.metrics.trace import WINDOWS, scored, tasks_with_sets
 from clbench.metrics.view import Undefined, View, mean
 
 DRAWS = 100
@@ -68,6 +68,11 @@ def _level(view: View, name: str, tasks_seen: int) -> float:
     return view.score(row)
 
 
+def _learned_level(view: View, name: str) -> float:
+    """Accuracy of a task's set when the task ended; while it is being learned, at the last boundary."""
+    return _level(view, name, min((view.structure.sets[name] or 0) + 1, view.tasks))
+
+
 def _deviation(view: View, name: str, p: float) -> float:
     """Standard deviation of one evaluation of a set whose accuracy is `p`."""
     if view.sign < 0 or not 0 <= p <= 1:
@@ -97,25 +102,25 @@ def _minimum_floor(view: View) -> dict[str, float]:
 
 
 def _window_floor(view: View) -> dict[str, float]:
-    T = view.need_tasks(1)
     if not view.trace:
         raise Undefined("no trace rows")
-    grids = {name: [step for step, _ in scored(view, name)] for j in range(T) for name in view.sets_of(j)}
+    sets = tasks_with_sets(view)
+    grids = {name: [step for step, _ in scored(view, name)] for names in sets for name in names}
     longest = max(grids.values(), key=len)
     floor: dict[str, float] = {}
     for window in WINDOWS:
         shared = _window_constants(longest, window)
         tasks = []
-        for j in range(T):
+        for names in sets:
             drops = []
-            for name in view.sets_of(j):
+            for name in names:
                 grid = grids[name]
                 start = len(longest) - len(grid)
                 suffix = bool(grid) and longest[start:] == grid
                 constants = shared[start:] if suffix else _window_constants(grid, window)
                 if not constants:
                     raise Undefined(f"set {name!r} has no two trace rows less than {window} steps apart")
-                drops.append(constants[0] * _deviation(view, name, _level(view, name, j + 1)))
+                drops.append(constants[0] * _deviation(view, name, _learned_level(view, name)))
             tasks.append(mean(drops))
         floor |= {f"wf_{window}": mean(tasks), f"wp_{window}": mean(tasks)}
     return floor

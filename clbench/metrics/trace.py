@@ -35,10 +35,7 @@ def window_extremes(view: View, window: int) -> tuple[float, float]:
     Of each set over its whole trace; mean over the sets of a task, then over the tasks begun.
     """
     _need_trace(view)
-    begun = view.tasks + (view.structure.current is not None)
-    if not begun:
-        raise Undefined("no task was begun")
-    tasks = [[_set_extremes(view, name, window) for name in view.sets_of(j)] for j in range(begun)]
+    tasks = [[_set_extremes(view, name, window) for name in names] for names in tasks_with_sets(view)]
     drop = mean(mean(d for d, _ in sets) for sets in tasks)
     rise = mean(mean(r for _, r in sets) for sets in tasks)
     return drop, rise
@@ -69,6 +66,15 @@ def largest_changes(points: Sequence[Point], window: int) -> tuple[float, float]
         highest.append((step, score))
         lowest.append((step, score))
     return (drop, rise) if found else None
+
+
+def tasks_with_sets(view: View) -> list[list[str]]:
+    """Sets of every task begun, tasks without a set left out. Raises Undefined if there are none."""
+    begun = view.tasks + (view.structure.current is not None)
+    tasks = [names for j, names in view.structure.by_task.items() if j < begun]
+    if not tasks:
+        raise Undefined("no evaluation set belongs to a task that was begun")
+    return tasks
 
 
 def scored(view: View, name: str) -> list[Point]:

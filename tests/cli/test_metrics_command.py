@@ -8,7 +8,7 @@ import pytest
 from clbench.cli.metrics import metrics_command
 from clbench.errors import UserError
 from clbench.metrics import compute
-from clbench.table import EvaluationTable
+from clbench.table import EvaluationTable, Row
 
 LOG = """step,tasks_seen,eval_set,value,kind
 0,0,first,0.1,boundary
@@ -69,3 +69,20 @@ def test_contradictory_log_is_named(tmp_path: Path) -> None:
     path.write_text("step,tasks_seen,eval_set,value\n10,1,a,0.5\n30,3,a,0.5\n")
     with pytest.raises(UserError, match=r"log\.csv: no boundary rows with tasks_seen 2"):
         metrics_command(path, "higher", as_json=True)
+
+
+def test_long_runs_stay_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = []
+    for task in range(8):
+        for step in range(30 * task + 1, 30 * task + 31):
+            rows += [Row(step, task, f"set{j}", 0.5, belongs_to=j, kind="trace") for j in range(8)]
+        for kind in ("trace", "boundary"):
+            end = 30 * task + 30
+            rows += [Row(end, task + 1, f"set{j}", 0.5, belongs_to=j, kind=kind) for j in range(8)]  # type: ignore[arg-type]
+    EvaluationTable(rows).write(tmp_path / "log.parquet")
+    metrics_command(tmp_path / "log.parquet", "higher", as_json=False)
+    out = capsys.readouterr().out
+    assert "the 20 deepest of 28; --json has them all" in out
+    assert "evaluated 30 times in the 30 steps after step 30: 1, 2, 3" in out
+    assert "after task 7" in out
+    assert "…" not in out

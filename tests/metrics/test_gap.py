@@ -215,3 +215,17 @@ def test_one_task_has_no_switch() -> None:
     metrics = compute(EvaluationTable(rows))
     assert metrics["gap_depth"] is None
     assert "fewer than two tasks" in metrics["undefined"]["gap_depth"]
+
+
+def test_base_of_another_row_stands_in() -> None:
+    rows = [
+        Row(10, 1, "a", 0.9, belongs_to=0),
+        Row(11, 1, "a", 0.5, belongs_to=0, kind="trace", base=0.1),
+        Row(20, 1, "a", 0.9, belongs_to=0, kind="trace", base=0.1),
+        Row(20, 2, "a", 0.9, belongs_to=0),
+    ]
+    check(only_gap(EvaluationTable(rows)), relative_depth=0.5, base=0.1)
+    rows[0] = Row(10, 1, "a", 0.9, belongs_to=0, base=0.4)
+    check(only_gap(EvaluationTable(rows)), relative_depth=0.8, base=0.4)
+    same = [Row(r.step, r.tasks_seen, "a", r.value, belongs_to=0, kind=r.kind, base=0.9) for r in rows]
+    check(only_gap(EvaluationTable(same)), relative_depth=None)

@@ -138,3 +138,13 @@ def test_windows_of_a_run_in_its_first_task() -> None:
     metrics = compute(EvaluationTable(rows))
     assert metrics["wf_10"] == pytest.approx(0.4)
     assert metrics["wp_10"] == pytest.approx(0.8)
+
+
+def test_one_set_through_several_tasks() -> None:
+    rows = [boundary(50, 1, "s0", 0.5), boundary(100, 2, "s0", 0.5)]
+    rows += [trace(60, 1, "s0", 0.5), trace(65, 1, "s0", 0.3)]
+    metrics = compute(EvaluationTable(rows))
+    assert metrics["wf_10"] == pytest.approx(0.2)
+    assert metrics["min_acc"] == 0.3
+    assert metrics["wc_acc"] is None
+    assert metrics["undefined"]["average"] == "no evaluation set belongs to task 1"
