@@ -123,22 +123,27 @@ def _check_images(path: Path) -> Report:
     contents: dict[str, Counter[bytes]] = {}
     try:
         source = open_source(path)
-        report.classes = len(source.class_names)
         for split in source.splits:
             report.splits[split] = SplitReport()
             _check_labels(source, split, report)
             contents[split] = _check_rows(source, split, report)
+        report.classes = len(source.class_names)
     except UserError as error:
-        report.problems.append(str(error))
+        _add_problem(report, error)
     _compare(contents, report)
     return report
+
+
+def _add_problem(report: Report, error: UserError) -> None:
+    if str(error) not in report.problems:
+        report.problems.append(str(error))
 
 
 def _check_labels(source: ImageSource, split: str, report: Report) -> None:
     try:
         labels = source.checked_labels(split)
     except UserError as error:
-        report.problems.append(str(error))
+        _add_problem(report, error)
         return
     counts = np.bincount(labels, minlength=len(source.class_names))
     report.splits[split].smallest_class = int(counts.min())
@@ -148,40 +153,55 @@ def _check_labels(source: ImageSource, split: str, report: Report) -> None:
 def _check_rows(source: ImageSource, split: str, report: Report) -> Counter[bytes]:
     """Decode every row at its own size; returns how often each picture occurs."""
     counts, seen, sizes = report.splits[split], Counter[bytes](), Counter[str]()
-    with progress(f"{source.path.name} {split}", source.count(split)) as advance:
-        for data, where in source.rows(split):
-            counts.rows += 1
-            counts.bytes += len(data)
-            advance(1)
-            try:
-                image = decode(data)
-            except ValueError as error:
-                counts.unreadable += 1
-                if counts.unreadable <= SHOWN:
-                    report.problems.append(f"{source.path}, split {split}, {where}: unusable image ({error})")
-                continue
-            sizes[f"{image.shape[2]}x{image.shape[1]}"] += 1
-            frame = repr(image.shape).encode()
-            seen[hashlib.blake2b(frame + image.tobytes(), digest_size=16).digest()] += 1
+    try:
+        with progress(f"{source.path.name} {split}", source.count(split)) as advance:
+            for data, where in source.rows(split):
+                counts.rows += 1
+                counts.bytes += len(data)
+                advance(1)
+                image = _try_to_decode(data, f"{source.path}, split {split}, {where}", counts, report)
+                if image is not None:
+                    sizes[f"{image.shape[2]}x{image.shape[1]}"] += 1
+                    frame = repr(image.shape).encode()
+                    seen[hashlib.blake2b(frame + image.tobytes(), digest_size=16).digest()] += 1
+    except UserError as error:
+        _add_problem(report, error)
     if counts.unreadable > SHOWN:
         report.problems.append(f"{source.path}, split {split}: {counts.unreadable - SHOWN} more unusable images")
     counts.sizes = dict(sizes.most_common())
     return seen
 
 
+def _try_to_decode(data: bytes, where: str, counts: SplitReport, report: Report) -> np.ndarray | None:
+    try:
+        return decode(data)
+    except ValueError as error:
+        counts.unreadable += 1
+        if counts.unreadable <= SHOWN:
+            report.problems.append(f"{where}: unusable image ({error})")
+        return None
+
+
 def _check_text(path: Path) -> Report:
     report = Report(path.name, "text", str(path))
     contents: dict[str, Counter[bytes]] = {}
     try:
-        for split in text_splits(path):
-            documents = load_documents(path, split)
-            report.splits[split] = SplitReport(len(documents), bytes=sum(len(d.text.encode()) for d in documents))
-            contents[split] = Counter(map(_text_digest, documents))
-            blank = sum(not document.text.strip() for document in documents)
-            if blank:
-                report.remarks.append(f"{split}: {blank} documents are blank")
+        splits = text_splits(path)
     except UserError as error:
-        report.problems.append(str(error))
+        splits = []
+        _add_problem(report, error)
+    for split in splits:
+        try:
+            documents = load_documents(path, split)
+        except UserError as error:
+            report.splits[split] = SplitReport()
+            _add_problem(report, error)
+            continue
+        report.splits[split] = SplitReport(len(documents), bytes=sum(len(d.text.encode()) for d in documents))
+        contents[split] = Counter(map(_text_digest, documents))
+        blank = sum(not document.text.strip() for document in documents)
+        if blank:
+            report.remarks.append(f"{split}: {blank} documents are blank")
     _compare(contents, report)
     return report
 

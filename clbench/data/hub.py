@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,14 @@ def get_from_hub(spec: str, root: Path) -> Path:
     for kind in ("images", "text"):
         if (root / kind / short / "info.json").is_file():
             return root / kind / short
-    splits = _load(name, config or None, root)
+    working = root / "downloads" / short
+    splits = _load(name, config or None, root, working)
+    target = _convert(name, short, splits, root)
+    shutil.rmtree(working, ignore_errors=True)
+    return target
+
+
+def _convert(name: str, short: str, splits: dict[str, Any], root: Path) -> Path:
     info = {"name": name, "source": f"https://huggingface.co/datasets/{name}"}
     features = next(iter(splits.values())).features
     columns = _image_columns(features)
@@ -38,11 +47,13 @@ def get_from_hub(spec: str, root: Path) -> Path:
     raise UserError(f"{name} has neither an image with a class label nor a column `text` (it has {present})")
 
 
-def _load(name: str, config: str | None, root: Path) -> dict[str, Any]:
+def _load(name: str, config: str | None, root: Path, working: Path) -> dict[str, Any]:
     import datasets
 
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     try:
-        loaded = datasets.load_dataset(name, config)
+        loaded = datasets.load_dataset(name, config, cache_dir=str(working))
     except Exception as error:  # its errors come from many libraries and have no common base
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
