@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..errors import UserError, did_you_mean
 from .spec import ModelSpec, parse
@@ -14,6 +15,7 @@ class ModelInfo:
 
     name: the string that selects it (a pattern in `list_models`); family: the part before the colon.
     kind: "image" or "tokens"; pretrained: whether it starts from trained weights.
+    local_weights: the file, or the folder of an `hf:` model, that holds them, where the string names one.
     """
 
     name: str
@@ -21,6 +23,7 @@ class ModelInfo:
     family: str
     kind: str
     pretrained: bool = False
+    local_weights: str | None = None
 
 
 FAMILIES: dict[str, ModelInfo] = {
@@ -63,4 +66,10 @@ def describe(spec: str) -> ModelInfo:
     info = known(parsed)
     tagged = parsed.family == "timm" and "." in parsed.name
     pretrained = parsed.family == "hf" or tagged or parsed.weights is not None
-    return replace(info, name=spec, pretrained=pretrained)
+    local = parsed.weights_file or _folder(parsed)
+    return replace(info, name=spec, pretrained=pretrained, local_weights=None if local is None else str(local))
+
+
+def _folder(spec: ModelSpec) -> Path | None:
+    folder = Path(spec.name).expanduser()
+    return folder if spec.family == "hf" and folder.is_dir() else None

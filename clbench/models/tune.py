@@ -121,7 +121,7 @@ def _called_linear_layers(model: Model, backbone: nn.Module) -> list[str]:
 def _example(model: Model) -> torch.Tensor:
     """The smallest input the model takes: one blank image, or a block of two tokens."""
     spec = model.input
-    device = next(model.parameters()).device
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if spec.kind == "tokens":
         return torch.zeros(1, 2, dtype=torch.long, device=device)
     side = spec.size or 32

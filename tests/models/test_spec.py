@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,12 @@ def test_pretrained_is_read_from_the_string() -> None:
     assert [describe(text).pretrained for text in trained] == [True] * 4
     assert [describe(text).pretrained for text in untrained] == [False] * 3
     assert {info.kind for info in list_models()} == {"image", "tokens"}
+
+
+def test_local_weights_are_named(tmp_path: Path) -> None:
+    assert describe("timm:resnet18@/a/w.safetensors?img_size=32").local_weights == "/a/w.safetensors"
+    assert describe(f"hf:{tmp_path}?attn=eager").local_weights == str(tmp_path)
+    assert [describe(text).local_weights for text in ("hf:gpt2", "timm:resnet18@a1_in1k", "mlp")] == [None] * 3
 
 
 def _imported(code: str) -> set[str]:

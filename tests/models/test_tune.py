@@ -108,3 +108,5 @@ def test_bad_modes(image_model: Build) -> None:
             parse_tuning(mode)
     with pytest.raises(UserError, match="no linear layers"):
         apply_tuning(image_model("slim-resnet18?width=4"), "lora")
+    with pytest.raises(UserError, match="no linear layers"):
+        apply_tuning(image_model("pixels", head="prototype"), "lora")
