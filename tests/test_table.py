@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clbench.errors import UserError
@@ -50,6 +50,7 @@ def write_csv(folder: Path, text: str, name: str = "log.csv") -> Path:
     return path
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_json_line_round_trip(row: Row) -> None:
     line = row.to_json()

@@ -25,7 +25,8 @@ def average_micro(view: View) -> float:
     weights = [size or 0 for size in sizes]
     if not sum(weights):
         raise Undefined("n is 0 for every set at the last boundary")
-    return math.fsum(w * a for w, a in zip(weights, scores, strict=True)) / sum(weights)
+    total = sum(weights)
+    return math.fsum(w / total * a for w, a in zip(weights, scores, strict=True))
 
 
 def average_incremental(view: View) -> float:

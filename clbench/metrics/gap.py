@@ -101,6 +101,9 @@ def measure_gap(view: View, switch: int, name: str, horizon: int) -> Gap:
     gap["base"] = _base(view, switch, name, [reference, *rows])
     if gap["base"] is not None and reference.value != gap["base"]:
         gap["relative_depth"] = gap["depth"] / abs(reference.value - gap["base"])
+    if any(isinstance(gap[name], float) and not math.isfinite(gap[name]) for name in FIELDS):
+        gap |= dict.fromkeys(FIELDS)
+        gap |= {"status": "diverged", "reason": "the values are too large for finite differences"}
     return gap
 
 
@@ -138,7 +141,7 @@ def positive_area(curve: Sequence[tuple[int, float]]) -> float:
             pieces.append(width_above * max(d0, d1) / 2)
         else:
             pieces.append(width * (max(0.0, d0) + max(0.0, d1)) / 2)
-    return math.fsum(pieces)
+    return sum(pieces)
 
 
 def summarise(gaps: Sequence[Gap], prefix: str, reason: str) -> dict[str, float | str]:

@@ -105,15 +105,20 @@ def _scalars(view: View, gaps: Sequence[Gap], joint: View | None, no_gaps: str |
             scalars |= {prefix + key: no_gaps for key in (*MEANS, *SHARES, *COUNTS)}
         else:
             scalars |= summarise(chosen, prefix, no_gap_reason(view, held_out))
-    return scalars
+    return {key: _representable(value) for key, value in scalars.items()}
+
+
+def _representable(value: float | str) -> float | str:
+    if isinstance(value, str) or math.isfinite(value):
+        return value
+    return "the values are too large for a finite result"
 
 
 def _value(formula: Callable[[], float]) -> float | str:
     try:
-        value = formula()
+        return formula()
     except Undefined as reason:
         return str(reason)
-    return value if math.isfinite(value) else "the values are too large for a finite result"
 
 
 def _sign(metric: str, primary: str, direction: str) -> float:

@@ -16,9 +16,12 @@ class Undefined(Exception):
 
 
 def mean(values: Iterable[float]) -> float:
-    """Arithmetic mean, independent of the order of the values."""
+    """Arithmetic mean, independent of the order of the values; infinite where their sum is too large."""
     numbers = list(values)
-    return math.fsum(numbers) / len(numbers)
+    try:
+        return math.fsum(numbers) / len(numbers)
+    except (OverflowError, ValueError):
+        return math.inf
 
 
 @dataclass(frozen=True)

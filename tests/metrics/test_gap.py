@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clbench.metrics import compute
+from clbench.metrics.gap import describe
 from clbench.table import EvaluationTable, Row
 
 Maker = Callable[..., EvaluationTable]
@@ -229,3 +234,32 @@ def test_base_of_another_row_stands_in() -> None:
     check(only_gap(EvaluationTable(rows)), relative_depth=0.8, base=0.4)
     same = [Row(r.step, r.tasks_seen, "a", r.value, belongs_to=0, kind=r.kind, base=0.9) for r in rows]
     check(only_gap(EvaluationTable(same)), relative_depth=None)
+
+
+CURVES = st.lists(st.tuples(st.integers(1, 9), st.integers(-30, 30)), min_size=1, max_size=12)
+
+
+@settings(deadline=None)
+@given(CURVES)
+def test_fields_agree_with_a_slow_reading_of_their_definitions(moves: list[tuple[int, int]]) -> None:
+    """`moves`: (steps to the next evaluation, delta in hundredths) of accuracies round .5, m0 = .5."""
+    steps = list(itertools.accumulate(width for width, _ in moves))
+    deltas = [hundredths / 100 for _, hundredths in moves]
+    gap = describe([(t, d, 0.01) for t, d in zip(steps, deltas, strict=True)], steps[-1])
+    points = [(0, 0.0), *zip(steps, deltas, strict=True)]
+    depth = max(d for _, d in points)
+    trough = next(t for t, d in points if d == depth)
+    assert (gap["depth"], gap["trough_steps"]) == (depth, trough)
+    fine = np.linspace(0, steps[-1], 20_001)
+    curve = np.maximum(0, np.interp(fine, *zip(*points, strict=True)))
+    area = float((curve[1:] + curve[:-1]).sum() / 2 * (fine[1] - fine[0]))
+    assert gap["area"] == pytest.approx(area, abs=1e-3)
+    back = [t for i, (t, _) in enumerate(points) if t > trough and all(d <= 0.01 for _, d in points[i : i + 2])]
+    if depth <= 0.01:
+        assert gap["recovery_steps"] == 0
+    else:
+        assert gap["recovery_steps"] == (back[0] if back else None)
+        if steps[-1] >= 5:
+            at_end = bool(back) and back[0] == steps[-1]
+            expected = "recovered_at_end" if at_end else "recovered" if back else "not_recovered"
+            assert gap["status"] == expected

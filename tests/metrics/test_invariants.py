@@ -9,7 +9,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clbench.metrics import DEFINITIONS, compute
@@ -18,6 +18,7 @@ from clbench.table import EvaluationTable, Row
 AVERAGES = {"average", "average_micro", "average_incremental", "learning", "transfer", "average_over_time"}
 AVERAGES |= {"retention", "min_acc", "wc_acc"}
 
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SCORES = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
 
 
@@ -73,6 +74,7 @@ def without(gaps: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
     return [{key: value for key, value in gap.items() if key not in names} for gap in gaps]
 
 
+@QUICK
 @given(tables())
 def test_negating_values_and_flipping_the_direction_changes_nothing(rows: list[Row]) -> None:
     negated = [
@@ -88,6 +90,7 @@ def test_negating_values_and_flipping_the_direction_changes_nothing(rows: list[R
     assert same(without(first["gap"], "m0", "base"), without(second["gap"], "m0", "base"))
 
 
+@QUICK
 @given(tables(), st.integers(-3, 3))
 def test_adding_a_constant_changes_averages_and_relative_depth_only(rows: list[Row], constant: int) -> None:
     shifted = [dataclasses.replace(row, value=(row.value or 0.0) + constant) for row in rows]
@@ -101,6 +104,7 @@ def test_adding_a_constant_changes_averages_and_relative_depth_only(rows: list[R
     assert same(without(first["gap"], *kept), without(second["gap"], *kept))
 
 
+@QUICK
 @given(tables())
 def test_gap_bounds(rows: list[Row]) -> None:
     for gap in metrics_of(rows)["gap"]:
@@ -116,6 +120,7 @@ def test_gap_bounds(rows: list[Row]) -> None:
             assert gap["trough_steps"] <= low < high == gap["recovery_steps"]
 
 
+@QUICK
 @given(tables(), st.randoms(use_true_random=False))
 def test_removing_trace_rows_never_increases_depth(rows: list[Row], rng: random.Random) -> None:
     ends = {row.step for row in rows if row.kind == "boundary"}
@@ -126,6 +131,7 @@ def test_removing_trace_rows_never_increases_depth(rows: list[Row], rng: random.
             assert gap["depth"] <= before[(gap["switch"], gap["eval_set"])]
 
 
+@QUICK
 @given(tables(), st.randoms(use_true_random=False))
 def test_order_of_rows_changes_nothing(rows: list[Row], rng: random.Random) -> None:
     shuffled = list(rows)
@@ -133,6 +139,7 @@ def test_order_of_rows_changes_nothing(rows: list[Row], rng: random.Random) -> N
     assert same(scalars(metrics_of(rows)), scalars(metrics_of(shuffled)))
 
 
+@QUICK
 @given(tables())
 def test_renaming_sets_changes_nothing(rows: list[Row]) -> None:
     renamed = [
@@ -143,7 +150,10 @@ def test_renaming_sets_changes_nothing(rows: list[Row]) -> None:
     assert same(without(first["gap"], "eval_set"), without(second["gap"], "eval_set"))
 
 
-@given(tables(), st.sampled_from([None, float("nan"), float("inf"), float("-inf")]), st.data())
+@QUICK
+@given(
+    tables(), st.sampled_from([None, float("nan"), float("inf"), float("-inf"), 1.7e308, -1.7e308, 5e-324]), st.data()
+)
 def test_damaged_values_never_reach_the_json(rows: list[Row], bad: float | None, data: st.DataObject) -> None:
     for index in data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=4)):
         rows[index] = dataclasses.replace(rows[index], value=bad)
@@ -156,6 +166,7 @@ def test_damaged_values_never_reach_the_json(rows: list[Row], bad: float | None,
         assert gap["depth"] is not None or gap["reason"]
 
 
+@QUICK
 @given(tables())
 def test_boundary_metrics_agree_with_their_formulas_written_out(rows: list[Row]) -> None:
     T = max(row.tasks_seen for row in rows)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clbench.metrics import compute
@@ -39,6 +39,7 @@ def test_rows_before_and_after_end_task_are_a_pair() -> None:
     assert largest_changes([(5, 0.9), (5, 0.6)], 10) == pytest.approx((0.3, 0.0))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.floats(-5, 5)), max_size=40),
     st.integers(1, 70),
