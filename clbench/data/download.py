@@ -18,11 +18,11 @@ ATTEMPTS = 3  # for each address
 BLOCK = 1 << 18
 
 
-def fetch(urls: Sequence[str], md5: str, target: Path) -> Path:
+def fetch(urls: Sequence[str], md5: str, target: Path, advice: str | None = None) -> Path:
     """Make `target` hold the file with this MD5: as it is there already, else from the first address that works.
 
-    An interrupted download leaves TARGET.part, which the next call continues. Raises `UserError` (one line:
-    what to fetch from where and where to put it) where no address works or the content is not as published.
+    An interrupted download leaves TARGET.part, which the next call continues. Raises `UserError` where no address
+    works or the content is not as published; it ends in `advice`, by default what to fetch and where to put it.
     """
     if target.is_file():
         if file_md5(target) == md5:
@@ -50,10 +50,8 @@ def fetch(urls: Sequence[str], md5: str, target: Path) -> Path:
             part.unlink()
             if not begun:  # else the part may have been of another file: start over
                 break
-    raise UserError(
-        f"cannot download {target.name} ({reason}); fetch {urls[0]} on a machine that can (MD5 {md5}), "
-        f"put it at {target} and run the command again"
-    )
+    advice = advice or f"fetch {urls[0]} (MD5 {md5}) and put it at {target}"
+    raise UserError(f"cannot download {target.name} ({reason}); on a machine that can, {advice}, then try again")
 
 
 def file_md5(path: Path) -> str:

@@ -107,8 +107,11 @@ def _get_official(key: str, official: Official, root: Path) -> Path:
     if (target / "info.json").is_file():
         return target
     downloads = root / "downloads" / key
+    names = [file for file, _ in official.files]
+    advice = f"fetch {', '.join(official.folders[0] + file for file in names)} and put what you fetch in {downloads}"
     files = [
-        fetch([folder + file for folder in official.folders], md5, downloads / file) for file, md5 in official.files
+        fetch([folder + file for folder in official.folders], md5, downloads / file, advice)
+        for file, md5 in official.files
     ]
     info = {"name": official.title, "source": official.folders[0], "licence": official.licence}
     write_contents(target, official.read(files), info)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 from clbench.data.layout import staging, write_image_set, write_text_set
 from clbench.data.text import Document
 from clbench.errors import UserError
+
+ADDRESS = "https://huggingface.co/datasets/"
 
 
 def get_from_hub(spec: str, root: Path) -> Path:
@@ -32,7 +39,7 @@ def get_from_hub(spec: str, root: Path) -> Path:
 
 
 def _convert(name: str, short: str, splits: dict[str, Any], root: Path) -> Path:
-    info = {"name": name, "source": f"https://huggingface.co/datasets/{name}"}
+    info = {"name": name, "source": f"{ADDRESS}{name}"}
     features = next(iter(splits.values())).features
     columns = _image_columns(features)
     if columns is not None:
@@ -53,14 +60,25 @@ def _load(name: str, config: str | None, root: Path, working: Path) -> dict[str,
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     try:
+        if not Path(name).is_dir():
+            _reach_hub()
         loaded = datasets.load_dataset(name, config, cache_dir=str(working))
     except Exception as error:  # its errors come from many libraries and have no common base
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
             f"cannot fetch {name} ({reason}); check the name and the network, or fetch its Parquet files from "
-            f"https://huggingface.co/datasets/{name} elsewhere and put them in {root}/images/NAME or {root}/text/NAME"
+            f"{ADDRESS}{name} elsewhere and put them in {root}/images/NAME or {root}/text/NAME"
         ) from None
     return dict(loaded)
+
+
+def _reach_hub() -> None:
+    """Fail at once where there is no network: `datasets` would try for half a minute."""
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("0", "", "false"):
+        address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+        request = Request(f"{address.scheme}://{address.netloc}/", method="HEAD")
+        with suppress(HTTPError):  # any answer will do
+            urlopen(request, timeout=10).close()
 
 
 def _image_columns(features: Any) -> tuple[str, str] | None:

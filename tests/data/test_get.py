@@ -139,7 +139,7 @@ def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root
     message = str(caught.value)
     assert "\n" not in message
     assert "http://127.0.0.1:1/kriz/cifar-100-binary.tar.gz" in message
-    assert str(root / "downloads" / "cifar100" / "cifar-100-binary.tar.gz") in message
+    assert str(root / "downloads" / "cifar100") in message
 
 
 def test_unknown_name(root: Path) -> None:
