@@ -35,8 +35,8 @@ def start_run(
     built = _Built(spec)
     folder = _new_folder(out / "runs" / _safe(built.stream.name) / _safe(strategy_label(spec.strategy)), built.spec)
     with _locked(folder):
-        built.spec.write(folder / "config.yaml")
         session = built.session(folder, reporter or Reporter(), checkpoint_every)
+        session.spec.write(folder / "config.yaml")
         record = opening_record(session, folder.name, built.sources)
         write_record(folder, record)
         return folder, _drive(session, record)
@@ -49,8 +49,6 @@ def resume_run(folder: Path, reporter: Reporter | None = None, checkpoint_every:
         raise UserError(f"{folder} is complete: nothing to resume (`clbench runs show {folder}`)")
     with _locked(folder):
         spec = make_spec(read_spec_file(folder / "config.yaml"), f"{folder / 'config.yaml'}")
-        spec.threads = spec.threads or record["environment"]["threads"]
-        spec.device = record["environment"]["device"]
         built = _Built(spec)
         session = built.session(folder, reporter or Reporter(), checkpoint_every)
         _same_conditions(record, opening_record(session, folder.name, built.sources), folder)

@@ -23,7 +23,7 @@ class RunSpec(Config):
     strategy, stream: names, or `file.py:Class`. *_settings: values that differ from the defaults (in a record: all).
     eval_grid: default (thinned to 10 % of training), full, none, or an interval in steps. budget: upper limits on
     flops, seconds, steps (training stops there) and memory (bytes a strategy may store). chosen_on: what chose the
-    hyper-parameters. data_root is where the data lie: not part of the hash.
+    hyper-parameters. data_root is where the data lie.
     """
 
     strategy: str
@@ -31,7 +31,7 @@ class RunSpec(Config):
     strategy_settings: dict[str, Any] = {}
     stream_settings: dict[str, Any] = {}
     backbone: str | None = None
-    head: Literal["linear", "cosine"] = "linear"
+    head: Literal["linear", "cosine", "prototype"] = "linear"
     tune: str = "full"
     seed: int = 0
     order_seed: int = 0
@@ -78,8 +78,8 @@ class RunSpec(Config):
         return value
 
     def hash(self) -> str:
-        """sha256 (hex) of the specification without `data_root`."""
-        content = self.model_dump(mode="json", exclude={"data_root"})
+        """sha256 (hex) of the specification, without what is the machine's: data_root, threads and device."""
+        content = self.model_dump(mode="json", exclude={"data_root", "threads", "device"})
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def write(self, path: Path) -> None:

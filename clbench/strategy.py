@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from clbench.phase import Optimizer, Phase, TrainingConfig
 from clbench.samples import Batch, Samples
 from clbench.state import State
+from clbench.stream import Task
 
 if TYPE_CHECKING:
     import torch

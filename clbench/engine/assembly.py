@@ -39,6 +39,7 @@ def assemble(
     """A session ready for `run`. The model is built when it is first needed."""
     environment = Environment(spec)
     environment.apply()
+    spec = spec.model_copy(update=environment.resolved())
     objective = build_objective(stream)
     builder = ModelBuilder(spec, stream, objective, environment, strategy.inputs == "features")
     random = Randomness(spec.seed)
@@ -79,10 +80,9 @@ class ModelBuilder:
     def identity(self) -> dict[str, Any]:
         """What the values of an untrained or pretrained backbone depend on."""
         info = describe(self.spec.backbone or "")
-        weights = Path((self.spec.backbone or "").rpartition("@")[2])
         return {
             "backbone": self.spec.backbone,
-            "weights": checksum(weights) if weights.is_file() else None,
+            "weights": _weights_checksum(info.local_weights),
             "seed": None if info.pretrained else self.spec.seed,
             "input": [self.stream.input_shape, self.stream.mean, self.stream.std],
             **self.environment.conditions(),
@@ -116,6 +116,15 @@ class ModelBuilder:
             model.compile()
         self.objective.fit(model.input)  # type: ignore[arg-type]
         return model
+
+
+def _weights_checksum(place: str | Path | None) -> list[str] | None:
+    """Checksums of the local weight file, or of those in a folder."""
+    if place is None:
+        return None
+    path = Path(place)
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    return [checksum(file) for file in files]
 
 
 @contextmanager

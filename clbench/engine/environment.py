@@ -38,6 +38,15 @@ class Environment:
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cudnn.benchmark = False
 
+    def resolved(self) -> dict[str, Any]:
+        """The fields of a specification that were left to this machine, as it chose them."""
+        return {
+            "device": self.device.type,
+            "precision": self.precision,
+            "threads": self.threads,
+            "channels_last": self.channels_last,
+        }
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of every loss and prediction."""
         if self.precision == "bf16":

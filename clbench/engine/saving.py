@@ -79,8 +79,11 @@ def restore_state(session: Session, tensors: dict[str, Tensor], state: dict[str,
 
 
 def final_state_hash(session: Session) -> str:
-    """sha256 (hex) over all tensors of the run's state, by name: model, optimiser, memories, strategy state."""
-    tensors, _ = saved_state(session)
+    """sha256 (hex) over all tensors of the run's state, by name: model, optimiser, memories, strategy state.
+
+    Not what evaluation keeps for itself: it must not matter whether and when there was one.
+    """
+    tensors = {name: t for name, t in saved_state(session)[0].items() if not name.startswith("switch/")}
     digest = sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from clbench.engine.faults import fault_point
 from clbench.engine.snapshots import Snapshots
 from clbench.errors import RunFailed
 from clbench.rng import Randomness
@@ -81,6 +82,7 @@ class Services:
 
     def batches(self, samples: Samples, batch_size: int, view: Literal["train", "plain"]) -> Iterator[Batch]:
         for positions in torch.arange(len(samples)).split(batch_size):
+            fault_point("batches")
             yield self.batch(samples, positions, view)
 
     # -- guarded -------------------------------------------------------------------------------------------------

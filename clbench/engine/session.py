@@ -173,6 +173,7 @@ class Session:
 
     def phases(self, task: Task) -> Iterator[ActivePhase]:
         """The task's phases that are not done, each begun (fresh) or taken up where it stood."""
+        self.random.enter(task.index, "phases")
         with hook(self.strategy, "phases", task.index, self.log):
             plan: list[Phase] = self.strategy.phases(self.services.view(task))
         for number, phase in enumerate(plan):
@@ -183,6 +184,7 @@ class Session:
             self.reporter.stage(task.index, phase.name)
             if fresh:
                 active.begin()
+            self.random.enter(task.index, "phase-data", number)
             active.prepare(self.carried, fresh)
             self.active = active
             yield active
