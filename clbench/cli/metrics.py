@@ -77,7 +77,8 @@ def _metrics_table(metrics: dict[str, Any]) -> Table:
     table = _table("Metrics", ["key", "value", "noise floor"])
     table.add_column("meaning")
     for key, definition in DEFINITIONS.items():
-        if metrics.get(key) is not None:
+        nothing_counted = definition.sign == COUNT and not metrics.get(key)
+        if metrics.get(key) is not None and not nothing_counted:
             value = str(metrics[key]) if definition.sign == COUNT else _number(metrics[key])
             floor = metrics["noise_floor"].get(key)
             meaning = definition.meaning if definition.sign == COUNT else f"{definition.meaning}; {definition.sign}"
