@@ -33,7 +33,7 @@ def _items(value: Any) -> Any:
 Names = Annotated[list[str], BeforeValidator(_items)]
 
 TRAINING = Training(
-    optimizer="adamw", lr=3e-3, weight_decay=0.1, batch_size=16, epochs=1.0, schedule="constant", clip=1.0
+    optimizer="adamw", lr=3e-3, weight_decay=0.1, batch_size=8, epochs=1.0, schedule="constant", clip=1.0
 )
 """For the default model of about 0.1 M parameters (clbench); weight decay 0.1 and clipping at 1.0 as in Brown et al.
 2020 (arXiv 2005.14165, appendix B). Larger models need a smaller learning rate."""
@@ -65,7 +65,7 @@ class TextShift(Recipe):
         context: int = setting(64, "tokens a model sees at once", source="clbench", ge=1, le=1 << 20)
         tokenizer: str = setting("bytes", "`bytes`, or `hf:NAME` or `hf:FOLDER` (transformers)", source="clbench")
         tokens: int = setting(
-            300_000, "target tokens to train on in each domain; 0: all there are", source="clbench", ge=0
+            150_000, "target tokens to train on in each domain; 0: all there are", source="clbench", ge=0
         )
         eval_blocks: int = setting(256, "blocks of each evaluation set", source="clbench", ge=1)
         validation: float = setting(
