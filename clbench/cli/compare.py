@@ -1,0 +1,103 @@
+"""`clbench compare RUN RUN ...`: metrics side by side, paired differences, and a picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clbench.compare import Comparison, compare
+from clbench.errors import UserError
+from clbench.leaderboard import COSTS, Value, lower_is_better
+from clbench.statistics import Estimate
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DEFAULT = Path("compare.png")
+
+
+def compare_command(runs: list[Path], out: Path | None, as_json: bool = False) -> None:
+    """Compare the runs in these folders, print what differs, and draw the curves into `out`.
+
+    Raises UserError for runs of different data, runs that are not completed, or a file that cannot be written.
+    """
+    picture = out or DEFAULT
+    if picture.suffix.lower() != ".png":
+        raise UserError(f"--out {picture}: the picture is a PNG; name a file that ends in .png")
+    comparison = compare(runs)
+    from clbench.figure import draw
+
+    draw(comparison, picture)
+    if as_json:
+        found = {**comparison.as_dict(), "picture": str(picture)}
+        sys.stdout.write(json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        return
+    _show(comparison)
+    sys.stderr.write(f"curves: {picture}\n")
+
+
+def _show(comparison: Comparison) -> None:
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    stream = comparison.stream
+    console.print(f"{stream['name']} (data {stream['content'][:8]}), {stream['primary']}", style="bold")
+    console.print(_metrics(comparison))
+    if len(comparison.groups) > 1:
+        console.print(_differences(comparison))
+        console.print("paired on equal task order and run seed; [..]: 95 % interval, from two pairs on", style="dim")
+
+
+def _metrics(comparison: Comparison) -> Table:
+    table = _table("Metrics (mean ± half of a 95 % interval)", comparison.labels, comparison)
+    for key in (*comparison.metrics, *COSTS):
+        arrow = "lower" if lower_is_better(key) else "higher"
+        table.add_row(key, arrow, *(_cell(row.value(key)) for row in comparison.groups))
+    table.add_row("runs", "", *(str(len(row.runs)) for row in comparison.groups))
+    return table
+
+
+def _differences(comparison: Comparison) -> Table:
+    table = _table(f"Difference to {comparison.labels[0]}", comparison.labels[1:], comparison)
+    for key in comparison.metrics:
+        cells = [_difference(differences[key]) for differences in comparison.differences[1:]]
+        if any(cell != "-" for cell in cells):
+            table.add_row(key, "lower" if lower_is_better(key) else "higher", *cells)
+    pairs = [max((d.n for d in found.values() if d), default=0) for found in comparison.differences[1:]]
+    table.add_row("pairs", "", *map(str, pairs))
+    return table
+
+
+def _table(title: str, labels: list[str], comparison: Comparison) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    table.add_column("better")
+    for label in labels:
+        table.add_column(escape(label), justify="right", overflow="fold")
+    return table
+
+
+def _cell(value: Value) -> str:
+    found = value.estimate
+    if found is None:
+        return "-"
+    half = "" if found.half_width is None else f" ± {_number(found.half_width)}"
+    return f"{_number(found.mean)}{half}" + (f" ({found.n} runs)" if value.left_out else "")
+
+
+def _difference(found: Estimate | None) -> str:
+    if found is None:
+        return "-"
+    interval = "" if found.low is None or found.high is None else f" [{found.low:+.4f}, {found.high:+.4f}]"
+    return f"{found.mean:+.4f}{interval}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.4g}"

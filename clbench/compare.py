@@ -1,0 +1,127 @@
+"""Comparing runs of one stream: their metrics side by side, and what differs where the same seeds were used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clbench.errors import UserError
+from clbench.leaderboard import COSTS, Row, mark_differences, metric_keys, metric_value, pair, row_settings
+from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
+from clbench.record import Record, read_record
+from clbench.statistics import Estimate, paired_difference
+
+MODEL = ("backbone", "head", "tune", "budget")
+
+
+@dataclass
+class Comparison:
+    """Groups of runs (one for each strategy and its settings) and every metric that any of them has.
+
+    differences[i][key]: group i minus group 0 over the runs with equal (order hash, run seed); None where no run pairs.
+    """
+
+    stream: dict[str, Any]
+    groups: list[Row]
+    labels: list[str]
+    metrics: list[str]
+    differences: list[dict[str, Estimate | None]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        keys = [*self.metrics, *COSTS]
+        return {
+            "stream": {key: self.stream[key] for key in ("name", "content", "objective", "primary", "direction")},
+            "groups": [
+                {
+                    "label": label,
+                    "strategy": row.strategy,
+                    "settings": row.settings,
+                    "runs": [str(folder) for folder, _ in row.runs],
+                    "metrics": {key: row.value(key).as_dict() for key in keys},
+                    "difference_to_first": {k: None if d is None else d.as_dict() for k, d in differences.items()},
+                }
+                for label, row, differences in zip(self.labels, self.groups, self.differences, strict=True)
+            ],
+        }
+
+
+def compare(folders: Sequence[Path]) -> Comparison:
+    """Group and pair the runs in these folders, in the order given.
+
+    Raises UserError for fewer than two runs, a run that is not completed, or runs of different data.
+    """
+    folders = list(dict.fromkeys(Path(folder) for folder in folders))
+    if len(folders) < 2:
+        raise UserError("compare needs two runs or more (`clbench runs list`)")
+    runs = [(folder, read_record(folder)) for folder in folders]
+    for folder, record in runs:
+        if record["status"] != "completed":
+            raise UserError(f"{folder} is {record['status']}: only completed runs are compared")
+    _check_same_data(runs)
+    groups = _group(runs)
+    metrics = [key for key in metric_keys(record for _, record in runs) if _worth_showing(key, runs)]
+    differences = [_differences(group, groups[0], metrics) for group in groups]
+    return Comparison(runs[0][1]["stream"], groups, _labels(groups), metrics, differences)
+
+
+def _group(runs: Sequence[tuple[Path, Record]]) -> list[Row]:
+    """Runs of one strategy, source, model and settings together; none is left out: repeats of a seed stand apart."""
+    groups: dict[str, Row] = {}
+    for folder, record in runs:
+        strategy, spec = record["strategy"], record["spec"]
+        settings = {
+            **row_settings(record),
+            **{key: spec[key] for key in MODEL},
+            "source": strategy["source_hash"][:8],
+        }
+        repeat = 0
+        while True:
+            row = groups.setdefault(
+                json.dumps([settings, repeat], sort_keys=True),
+                Row(strategy["name"], strategy["summary"], settings, strategy["needs"], spec["chosen_on"], []),
+            )
+            if pair(record) not in row.seeds:
+                break
+            repeat += 1
+        row.runs.append((folder, record))
+    rows = list(groups.values())
+    mark_differences(rows)
+    return rows
+
+
+def _labels(groups: Sequence[Row]) -> list[str]:
+    """One for each group; where two would be equal, with the id of the group's first run."""
+    labels = [group.label for group in groups]
+    return [
+        f"{label} {group.runs[0][0].name}" if labels.count(label) > 1 else label
+        for label, group in zip(labels, groups, strict=True)
+    ]
+
+
+def _check_same_data(runs: Sequence[tuple[Path, Record]]) -> None:
+    first_folder, first = runs[0]
+    for folder, record in runs[1:]:
+        for key, what in (("name", "stream"), ("content", "data")):
+            if record["stream"][key] != first["stream"][key]:
+                here, there = str(record["stream"][key])[:40], str(first["stream"][key])[:40]
+                raise UserError(f"{folder} has another {what} ({here}) than {first_folder} ({there}): not comparable")
+
+
+def _differences(group: Row, reference: Row, metrics: Sequence[str]) -> dict[str, Estimate | None]:
+    if group is reference:
+        return {}
+    return {key: paired_difference(_by_pair(group, key), _by_pair(reference, key)) for key in metrics}
+
+
+def _by_pair(group: Row, key: str) -> dict[Any, float]:
+    found = {seeds: metric_value(record, key) for seeds, record in group.seeds.items()}
+    return {seeds: value for seeds, value in found.items() if value is not None}
+
+
+def _worth_showing(key: str, runs: Sequence[tuple[Path, Record]]) -> bool:
+    counted = base_key(key) in DEFINITIONS and DEFINITIONS[base_key(key)].sign == COUNT
+    return not counted and any(metric_value(record, key) is not None for _, record in runs)

@@ -1,0 +1,284 @@
+"""The leaderboard: finished runs, gathered into boards of what may be compared and rows of what may be averaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clbench.errors import UserError, did_you_mean
+from clbench.metrics.definitions import BETTER, DEFINITIONS, GAIN, base_key
+from clbench.record import Record
+from clbench.statistics import Estimate, mean_interval
+
+COLUMNS = ("average", "average_incremental", "forgetting", "gap_depth", "retention")
+COSTS = ("seconds_train", "stored_bytes", "flops_train")
+MORE_IS_BETTER = ("samples_per_second",)
+ENVIRONMENT = ("precision", "channels_last", "compile")
+TRUE_NEEDS = (
+    "task_boundaries",
+    "task_id_at_test",
+    "stores_samples",
+    "stores_features",
+    "sees_all_data",
+    "knows_horizon",
+)
+
+
+@dataclass
+class Value:
+    """A metric over the runs of a row; `estimate` is None and all runs are left out where none has a value."""
+
+    estimate: Estimate | None
+    left_out: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        found = self.estimate
+        empty = {"mean": None, "low": None, "high": None, "n": 0}
+        return {**(found.as_dict() if found else empty), "left_out": self.left_out}
+
+
+@dataclass
+class Row:
+    """One strategy with one group of settings. `settings`: those in which rows of this strategy on the board differ.
+
+    runs: completed ones, one for each (order, seed). diverged: such pairs of which only a diverged run exists.
+    older: runs made with an earlier source of the strategy, which are left out.
+    """
+
+    strategy: str
+    summary: str
+    all_settings: dict[str, Any]
+    needs: dict[str, Any]
+    chosen_on: str
+    runs: list[tuple[Path, Record]]
+    diverged: int = 0
+    older: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def value(self, key: str) -> Value:
+        """Mean over the runs that have a value under the present version of the metric."""
+        numbers = [number for _, record in self.runs if (number := metric_value(record, key)) is not None]
+        return Value(mean_interval(numbers) if numbers else None, len(self.runs) - len(numbers))
+
+    @property
+    def seeds(self) -> dict[tuple[str, int], Record]:
+        """Runs by what pairs them: (order hash, run seed)."""
+        return {pair(record): record for _, record in self.runs}
+
+    @property
+    def label(self) -> str:
+        """The strategy with the settings that tell it from the others."""
+        return " ".join([self.strategy, *(f"{key}={plain(value)}" for key, value in self.settings.items())])
+
+
+@dataclass
+class Board:
+    """Rows that may stand beside each other: equal data, model, head, tuned part, budget, and kind of choice."""
+
+    stream: str
+    content: str
+    notes: str
+    objective: str
+    scenario: str
+    primary: str
+    direction: str
+    model: str
+    weights: str | None
+    head: str
+    tune: str
+    budget: dict[str, float]
+    chosen_on_test: bool
+    rows: list[Row]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What identifies the board, for JSON."""
+        names = ("stream", "content", "notes", "objective", "scenario", "primary", "direction", "model", "weights")
+        more = ("head", "tune", "budget", "chosen_on_test")
+        return {name: getattr(self, name) for name in (*names, *more)}
+
+
+def make_boards(
+    runs: Iterable[tuple[Path, Record]],
+    metric: str = "average",
+    stream: str | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> list[Board]:
+    """Boards by stream, rows best first by `metric`; runs that are not completed are passed over.
+
+    Records that lack a part are told to `warn`. Raises UserError for a metric no run has, or a stream without runs
+    while others have some.
+    """
+    finished = []
+    for folder, record in runs:
+        if record["status"] in ("completed", "diverged"):
+            if _is_whole(record):
+                finished.append((folder, record))
+            else:
+                warn(f"{folder / 'record.json'} lacks a part of a finished record (`clbench verify {folder}`)")
+    streams = {record["stream"]["name"] for _, record in finished}
+    if stream is not None:
+        if streams and stream not in streams:
+            raise UserError(f"no finished runs on stream {stream!r}{did_you_mean(stream, streams)}")
+        finished = [(folder, record) for folder, record in finished if record["stream"]["name"] == stream]
+    _check_metric(metric, [record for _, record in finished])
+    groups: dict[str, list[tuple[Path, Record]]] = {}
+    for folder, record in finished:
+        groups.setdefault(_text(_board_of(record)), []).append((folder, record))
+    boards = [_make_board(members, metric) for members in groups.values()]
+    return sorted((board for board in boards if board.rows), key=_board_order)
+
+
+def group_runs(runs: Iterable[tuple[Path, Record]]) -> list[Row]:
+    """Rows, in order of appearance: one for each strategy, version and group of settings."""
+    groups: dict[str, list[tuple[Path, Record]]] = {}
+    for folder, record in runs:
+        groups.setdefault(_text(row_settings(record)), []).append((folder, record))
+    rows = [row for members in groups.values() if (row := _make_row(members)).runs]
+    mark_differences(rows)
+    return rows
+
+
+def row_settings(record: Record) -> dict[str, Any]:
+    """What a row's runs have in common besides the board: seeds, threads, device and place of data are not in it."""
+    spec = record["spec"]
+    return {
+        "strategy": spec["strategy"],
+        "version": record["strategy"]["version"],
+        **spec["strategy_settings"],
+        "eval_grid": spec["eval_grid"],
+        **{key: record["environment"][key] for key in ENVIRONMENT},
+        "chosen_on": spec["chosen_on"],
+    }
+
+
+def metric_value(record: Record, key: str) -> float | None:
+    """A metric or a cost of a run; None where it is undefined or was computed by another version of its formula."""
+    metrics = record["metrics"]
+    if key in record["cost"] and key not in metrics:
+        return _number(record["cost"][key])
+    plain_key = base_key(key)
+    if plain_key not in DEFINITIONS or metrics.get("versions", {}).get(key) != DEFINITIONS[plain_key].version:
+        return None
+    return _number(metrics.get(key))
+
+
+def lower_is_better(key: str) -> bool:
+    """Whether a small value of a metric or a cost is the good one (scores of losses are negated: higher is better)."""
+    definition = DEFINITIONS.get(base_key(key))
+    if definition is None:
+        return key not in MORE_IS_BETTER
+    return definition.sign != BETTER and not definition.sign.startswith(GAIN)
+
+
+def metric_keys(records: Iterable[Record]) -> list[str]:
+    """Every metric that a record has a value of."""
+    keys: dict[str, None] = {}
+    for record in records:
+        keys.update(dict.fromkeys(key for key in record["metrics"].get("versions", {})))
+    return list(keys)
+
+
+def pair(record: Record) -> tuple[str, int]:
+    """What runs of two strategies are paired by: order hash and run seed."""
+    return record["stream"]["order"], record["spec"]["seed"]
+
+
+def plain(value: Any) -> str:
+    """A setting's value in a label."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _board_of(record: Record) -> dict[str, Any]:
+    spec, stream, model = record["spec"], record["stream"], record["model"] or {}
+    trained_before = model.get("checkpoint") is not None
+    return {
+        "stream": stream["name"],
+        "content": stream["content"],
+        "objective": stream["objective"],
+        "scenario": stream["scenario"],
+        "primary": stream["primary"],
+        "direction": stream["direction"],
+        "model": model.get("spec") or spec["backbone"] or "none",
+        "weights": model["weights_sha256"] if trained_before else None,
+        "head": spec["head"],
+        "tune": spec["tune"],
+        "budget": spec["budget"],
+        "chosen_on_test": spec["chosen_on"] == "test",
+    }
+
+
+def _is_whole(record: Record) -> bool:
+    """Whether everything a board reads is there."""
+    try:
+        _text([_board_of(record), row_settings(record), pair(record), record["stream"]["notes"]])
+        strategy = record["strategy"]
+        _text([strategy[key] for key in ("name", "summary", "version", "source_hash", "needs")])
+        return all(isinstance(record[key], str) for key in ("started", "run"))
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _make_board(members: Sequence[tuple[Path, Record]], metric: str) -> Board:
+    rows = group_runs(members)
+
+    def order(row: Row) -> tuple[bool, float, str]:
+        estimate = row.value(metric).estimate
+        sign = 1 if lower_is_better(metric) else -1
+        return estimate is None, sign * estimate.mean if estimate else 0.0, row.label
+
+    return Board(notes=members[0][1]["stream"]["notes"], rows=sorted(rows, key=order), **_board_of(members[0][1]))
+
+
+def _make_row(members: Sequence[tuple[Path, Record]]) -> Row:
+    """The newest source of the strategy counts, and of each (order, seed) the newest run, completed ones first."""
+    members = sorted(members, key=lambda item: (item[1]["started"], item[1]["run"]))
+    newest = members[-1][1]
+    current = [m for m in members if m[1]["strategy"]["source_hash"] == newest["strategy"]["source_hash"]]
+    completed = {pair(record): (folder, record) for folder, record in current if record["status"] == "completed"}
+    failed = {pair(record) for _, record in current if record["status"] == "diverged"} - completed.keys()
+    return Row(
+        strategy=newest["strategy"]["name"],
+        summary=newest["strategy"]["summary"],
+        all_settings=row_settings(newest),
+        needs=newest["strategy"]["needs"],
+        chosen_on=newest["spec"]["chosen_on"],
+        runs=list(completed.values()),
+        diverged=len(failed),
+        older=len(members) - len(current),
+    )
+
+
+def mark_differences(rows: Sequence[Row]) -> None:
+    """Set each row's `settings` to those in which rows of its strategy differ."""
+    by_strategy: dict[str, list[Row]] = {}
+    for row in rows:
+        by_strategy.setdefault(row.strategy, []).append(row)
+    for group in by_strategy.values():
+        values: dict[str, set[str]] = {}
+        for key in {key for row in group for key in row.all_settings}:
+            values[key] = {_text(row.all_settings.get(key)) for row in group}
+        for row in group:
+            row.settings = {key: value for key, value in row.all_settings.items() if len(values[key]) > 1}
+
+
+def _check_metric(metric: str, records: Sequence[Record]) -> None:
+    costs = {key for record in records for key in record["cost"]}
+    known = {*DEFINITIONS, *COSTS, *costs, *metric_keys(records)}
+    if metric not in known:
+        raise UserError(f"unknown metric {metric!r}{did_you_mean(metric, known)} (`clbench list metrics`)")
+
+
+def _board_order(board: Board) -> tuple[Any, ...]:
+    return board.stream, board.content, board.chosen_on_test, board.model, _text(board.as_dict())
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _text(value: Mapping[str, Any] | Any) -> str:
+    return json.dumps(value, sort_keys=True)
