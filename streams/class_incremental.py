@@ -146,6 +146,7 @@ class Split(Recipe):
         parameters: dict[str, Any] = {
             "recipe": ["split", self.version],
             "data": data.fingerprint,
+            "shape": data.shape,
             "classes": sorted(data.class_names),
             "sizes": sizes,
             "scenario": c.scenario,

@@ -129,6 +129,7 @@ class DomainIncremental(Recipe):
             {
                 "recipe": ["domains", self.version],
                 "domains": found.identity,
+                "shape": found.domains[0].train.x.shape[1:],
                 "classes": sorted(found.class_names),
                 "online": c.online,
                 "validation": c.validation,
