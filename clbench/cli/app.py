@@ -1,0 +1,235 @@
+"""The commands and their options. What a command does is imported when it is called: help and listings stay quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clbench.cli.run_options import resume, run
+
+RESULTS = Path("results")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder that holds the runs.")]
+DataRoot = Annotated[
+    str | None, typer.Option("--data-root", metavar="DIR", help="Folder of data sets (else CLBENCH_DATA).")
+]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, its id, or the beginning of its id.")]
+
+
+def _group(summary: str) -> typer.Typer:
+    names = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    return typer.Typer(help=summary, add_completion=False, rich_markup_mode=None, context_settings=names)
+
+
+app = _group("Continual-learning benchmarks: one loop, one table, every metric.")
+runs_app = _group("The runs under a results folder.")
+data_app = _group("Data sets: what there is, fetching, checking.")
+new_app = _group("Files to start from.")
+
+app.command()(run)
+app.command()(resume)
+app.add_typer(runs_app, name="runs")
+app.add_typer(data_app, name="data")
+app.add_typer(new_app, name="new")
+
+
+def command() -> Any:
+    """The command tree."""
+    return typer.main.get_command(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from clbench import __version__
+
+        typer.echo(f"clbench {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Continual-learning benchmarks: one loop, one table, every metric."""
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="strategies, streams, schedules or models.")],
+    as_json: Json = False,
+) -> None:
+    """Names and one-line summaries."""
+    from clbench.cli.listing import list_command
+
+    list_command(kind, as_json)
+
+
+@app.command()
+def show(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="strategy, stream or metric.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or file.py:Class.")],
+    as_json: Json = False,
+) -> None:
+    """One strategy, stream or metric: documentation, settings, defaults and their sources."""
+    from clbench.cli.listing import show_command
+
+    show_command(kind, name, as_json)
+
+
+@app.command()
+def leaderboard(
+    stream: Annotated[str | None, typer.Argument(metavar="[STREAM]", help="Only this stream's runs.")] = None,
+    metric: Annotated[str | None, typer.Option(metavar="KEY", help="The metric to rank by.")] = None,
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="table, md, csv or json.")] = "table",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a file instead of stdout.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    results: Results = RESULTS,
+) -> Any:
+    """Rows of runs on equal data: mean and 95 % interval over seeds, declared needs, cost."""
+    from clbench.cli.leaderboard import leaderboard_command
+
+    return leaderboard_command(stream, metric, "json" if as_json else format, out, results)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders, ids, or beginnings of ids.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write the picture (PNG).")] = None,
+    as_json: Json = False,
+    results: Results = RESULTS,
+) -> Any:
+    """Curves of several runs over steps, and the stability gap after each switch."""
+    from clbench.cli.compare import compare_command
+    from clbench.runs import find_run
+
+    return compare_command([find_run(text, results) for text in runs], out, as_json)
+
+
+@app.command()
+def metrics(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An evaluation log, CSV or Parquet.")],
+    direction: Annotated[str, typer.Option(metavar="WAY", help="Which is better: higher or lower.")] = "higher",
+    as_json: Json = False,
+) -> Any:
+    """Every metric, from anyone's evaluation log."""
+    from clbench.cli.metrics import metrics_command
+
+    return metrics_command(file, direction, as_json)
+
+
+@app.command()
+def verify(run: Run, results: Results = RESULTS) -> Any:
+    """Run it again from its own record and compare."""
+    from clbench.cli.verify import verify_command
+    from clbench.runs import find_run
+
+    return verify_command(find_run(run, results))
+
+
+@app.command()
+def check(
+    strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A name, or file.py:Class.")],
+    as_json: Json = False,
+) -> Any:
+    """The conformance kit: determinism, resuming, leaks, declared needs, unequal tasks."""
+    from clbench import catalogue
+    from clbench.cli.check import check_command
+
+    catalogue.find("strategy", strategy)
+    return check_command(strategy, as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False, data_root: DataRoot = None, results: Results = RESULTS) -> None:
+    """Is everything in place? Packages, threads, GPU, data, folders, tracking; a remedy for what is not."""
+    from clbench.cli.doctor import doctor_command
+
+    doctor_command(data_root, results, as_json)
+
+
+@app.command()
+def ui(
+    results: Results = RESULTS,
+    port: Annotated[int, typer.Option(metavar="N", help="The port to serve on.", min=1, max=65535)] = 5000,
+) -> Any:
+    """MLflow's pages on the results."""
+    from clbench.cli.ui import ui_command
+
+    return ui_command(results, port)
+
+
+@new_app.command()
+def strategy(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As in my-method: makes my_method.py and its test.")],
+) -> None:
+    """A strategy and its test in the current folder, ready to edit."""
+    from clbench.cli.new import new_strategy_command
+
+    new_strategy_command(name)
+
+
+@runs_app.command(name="list")
+def runs_list(
+    stream: Annotated[str | None, typer.Option(metavar="NAME", help="Only this stream's runs.")] = None,
+    as_json: Json = False,
+    results: Results = RESULTS,
+) -> None:
+    """All runs, oldest first."""
+    from clbench.cli.runs import list_command
+
+    list_command(stream, as_json, results)
+
+
+@runs_app.command(name="show")
+def runs_show(run: Run, as_json: Json = False, results: Results = RESULTS) -> None:
+    """What a run's record holds: the summary printed at its end, or all of it as JSON."""
+    from clbench.cli.runs import show_command
+
+    show_command(run, as_json, results)
+
+
+@runs_app.command(name="remove")
+def runs_remove(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders, ids, or beginnings of ids.")],
+    results: Results = RESULTS,
+) -> None:
+    """Delete runs for good; one that is at work is left alone."""
+    from clbench.cli.runs import remove_command
+
+    remove_command(runs, results)
+
+
+@data_app.command(name="list")
+def data_list(data_root: DataRoot = None, as_json: Json = False) -> Any:
+    """Sets that are here, and those that can be fetched."""
+    from clbench.cli.data import list_command
+
+    return list_command(data_root, as_json)
+
+
+@data_app.command(name="get")
+def data_get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The set, as `clbench data list` names it.")],
+    data_root: DataRoot = None,
+) -> None:
+    """Fetch a set from its official source, verify and convert it."""
+    from clbench.cli.data import get_command
+
+    get_command(name, data_root)
+
+
+@data_app.command(name="check")
+def data_check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A set's name or folder.")],
+    data_root: DataRoot = None,
+    as_json: Json = False,
+) -> Any:
+    """Read every sample of a set and say what is wrong."""
+    from clbench.cli.data import check_command
+
+    return check_command(name, data_root, as_json)

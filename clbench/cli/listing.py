@@ -1,0 +1,122 @@
+"""`clbench list` and `clbench show`: from source text and registries, without importing a strategy or torch."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from clbench import catalogue
+from clbench.catalogue import Entry, Setting
+from clbench.cli.text import columns, print_json, print_lines, width, wrapped
+from clbench.errors import UserError, did_you_mean
+
+LISTS = ("strategies", "streams", "schedules", "models")
+SHOWN = ("strategy", "stream", "metric")
+
+
+def list_command(kind: str, as_json: bool) -> None:
+    """Print names and summaries."""
+    if kind not in LISTS:
+        raise UserError(f"cannot list {kind!r}{did_you_mean(kind, LISTS)} (clbench list {'|'.join(LISTS)})")
+    rows = {"schedules": _schedules, "models": _models}.get(kind, lambda: _installed(kind))()
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_lines(columns([[row["name"], row["summary"]] for row in rows], right=False, indent=""))
+    else:
+        sys.stderr.write(f"clbench: no {kind} are installed\n")
+
+
+def _installed(kind: str) -> list[dict[str, Any]]:
+    rows = []
+    for entry in catalogue.entries("strategy" if kind == "strategies" else "stream"):
+        if isinstance(entry, UserError):
+            sys.stderr.write(f"clbench: left out: {entry}\n")
+        else:
+            rows.append(entry.as_dict())
+    return rows
+
+
+def _schedules() -> list[dict[str, Any]]:
+    from clbench.schedules import SCHEDULES
+
+    return [{"name": schedule.name, "summary": schedule.summary} for schedule in SCHEDULES.values()]
+
+
+def _models() -> list[dict[str, Any]]:
+    from clbench.models import list_models
+
+    return [asdict(info) for info in list_models()]
+
+
+def show_command(kind: str, name: str, as_json: bool) -> None:
+    """Print all that is known of one strategy, stream or metric."""
+    if kind == "metric":
+        _show_metric(name, as_json)
+    elif kind in ("strategy", "stream"):
+        entry = catalogue.find("strategy" if kind == "strategy" else "stream", name)
+        if as_json:
+            print_json(entry.as_dict(whole=True))
+        else:
+            print_lines(_page(entry))
+    else:
+        raise UserError(f"cannot show {kind!r}{did_you_mean(kind, SHOWN)} (clbench show {'|'.join(SHOWN)} NAME)")
+
+
+def _show_metric(name: str, as_json: bool) -> None:
+    from clbench.metrics import DEFINITIONS, explain
+    from clbench.metrics.definitions import GAP_FIELDS, base_key
+
+    text = explain(name)
+    if as_json:
+        known = DEFINITIONS | GAP_FIELDS
+        print_json(
+            {"name": name, "summary": known[base_key(name)].meaning, **asdict(known[base_key(name)]), "text": text}
+        )
+    else:
+        print_lines([text])
+
+
+def _page(entry: Entry) -> list[str]:
+    lines = [f"{entry.name}: {entry.summary}"]
+    rest = entry.doc.partition("\n")[2].strip()
+    if rest:
+        lines += ["", *(f"  {line}".rstrip() for line in rest.split("\n"))]
+    if entry.kind == "strategy":
+        lines += ["", "needs", *columns(_needs(entry), right=False)]
+    lines += ["", "settings (--set KEY=VALUE)"]
+    lines += _settings(entry) if entry.settings else ["  none"]
+    if not entry.complete:
+        lines.append("  (a base class could not be read: there may be more)")
+    return [*lines, "", f"version {entry.version}, {entry.file}"]
+
+
+def _needs(entry: Entry) -> list[list[str]]:
+    rows = [[key, _said(value)] for key, value in entry.needs.items()]
+    return [*rows, ["inputs", entry.inputs]]
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return "all" if value is None else str(value)
+
+
+def _settings(entry: Entry) -> list[str]:
+    lines: list[str] = []
+    for setting in entry.settings.values():
+        head = f"  {setting.name} = {_default(setting)}"
+        kind = f"{setting.type}{', ' + setting.range if setting.range else ''}"
+        lines.append(f"{head:<32} {kind}")
+        source = f" [{setting.source}]" if setting.source else ""
+        lines += wrapped(f"{setting.description}{source}".strip(), indent="      ")
+    return [line[: max(width(), 60)] if len(line) > 400 else line for line in lines]
+
+
+def _default(setting: Setting) -> str:
+    if setting.required:
+        return "(required)"
+    return "none" if setting.default is None else str(setting.default)

@@ -1,0 +1,130 @@
+"""`clbench run` and `clbench resume`: their options. What they do is in `execute.py`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Results folder: runs land in DIR/runs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON on stdout and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No live display.")]
+NoTracking = Annotated[bool, typer.Option("--no-tracking", help="Do not log to MLflow (CLBENCH_TRACKING=off).")]
+CheckpointEvery = Annotated[
+    int | None,
+    typer.Option(
+        "--checkpoint-every", metavar="N", min=1, help="Save every N steps; else often enough to cost 2 % of the time."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Handling:
+    """How a run is shown and kept: nothing here changes its numbers."""
+
+    out: Path
+    as_json: bool
+    quiet: bool
+    tracking: bool
+    checkpoint_every: int | None
+
+
+def _handling(out: Path, as_json: bool, quiet: bool, no_tracking: bool, checkpoint_every: int | None) -> Handling:
+    tracking = not no_tracking and os.environ.get("CLBENCH_TRACKING", "").lower() not in ("off", "0", "no", "false")
+    return Handling(out, as_json, quiet, tracking, checkpoint_every)
+
+
+def run(
+    strategy: Annotated[str | None, typer.Argument(metavar="STRATEGY", help="A name, or file.py:Class.")] = None,
+    stream: Annotated[str | None, typer.Argument(metavar="STREAM", help="A name, or file.py:Class.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the strategy or the stream; repeatable. strategy.KEY or stream.KEY where both have it.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="YAML, as in a run's config.yaml; options win.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of weights, order of samples, ... [0]")] = None,
+    order_seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Seed of the order of classes or tasks. [0]")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Several runs, as in 0-4 or 0,3,7, and their mean.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(metavar="SPEC", help="A model: `clbench list models`.")] = None,
+    head: Annotated[str | None, typer.Option(metavar="KIND", help="linear or cosine. [linear]")] = None,
+    tune: Annotated[str | None, typer.Option(metavar="WHAT", help="full, lora, ... [full]")] = None,
+    schedule: Annotated[str | None, typer.Option(metavar="NAME", help="`clbench list schedules`.")] = None,
+    eval_grid: Annotated[
+        str | None, typer.Option(metavar="GRID", help="default, full, none, or every N steps. [default]")
+    ] = None,
+    online: Annotated[bool, typer.Option("--online", help="One pass over each task's data.")] = False,
+    scenario: Annotated[str | None, typer.Option(metavar="NAME", help="The stream's scenario: class or task.")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=LIMIT,...", help="flops, seconds, steps: training stops there; memory: 10MB, ..."),
+    ] = None,
+    precision: Annotated[str | None, typer.Option(metavar="TYPE", help="fp32, bf16 or auto. [fp32]")] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda. [auto]")] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads. [all cores]")] = None,
+    compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the model.")] = None,
+    channels_last: Annotated[
+        bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory format of images. [on a GPU]")
+    ] = None,
+    chosen_on: Annotated[
+        str | None, typer.Option(metavar="DATA", help="What chose the settings: nothing, validation or test.")
+    ] = None,
+    data_root: Annotated[
+        str | None, typer.Option("--data-root", metavar="DIR", help="Folder of data sets (else CLBENCH_DATA).")
+    ] = None,
+    out: Out = Path("results"),
+    checkpoint_every: CheckpointEvery = None,
+    no_tracking: NoTracking = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Run a strategy on a stream: train, evaluate, keep the record."""
+    from clbench.cli.execute import run_command
+    from clbench.cli.specify import specifications
+
+    options: dict[str, Any] = {
+        "strategy": strategy,
+        "stream": stream,
+        "seed": seed,
+        "order_seed": order_seed,
+        "backbone": backbone,
+        "head": head,
+        "tune": tune,
+        "eval_grid": eval_grid,
+        "precision": precision,
+        "device": device,
+        "threads": threads,
+        "compile": compile,
+        "channels_last": channels_last,
+        "chosen_on": chosen_on,
+        "data_root": data_root,
+    }
+    shortcuts = {"schedule": schedule, "online": online or None, "scenario": scenario}
+    specs = specifications(options, shortcuts, settings or [], budget or [], config, seeds)
+    return run_command(specs, seeds is not None, _handling(out, as_json, quiet, no_tracking, checkpoint_every))
+
+
+def resume(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, its id, or the beginning of its id.")],
+    out: Out = Path("results"),
+    checkpoint_every: CheckpointEvery = None,
+    no_tracking: NoTracking = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Continue an interrupted run from its folder alone."""
+    from clbench.cli.execute import resume_command
+
+    return resume_command(run, _handling(out, as_json, quiet, no_tracking, checkpoint_every))

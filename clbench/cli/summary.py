@@ -1,0 +1,155 @@
+"""What a run prints at its end: scores, metrics and their meaning, the gap, the cost, the folder, what to try next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from clbench.cli.display import duration
+from clbench.cli.text import columns, number, short, size, width
+from clbench.metrics import DEFINITIONS
+from clbench.record import Record
+
+MAIN = (
+    "average",
+    "average_incremental",
+    "learning",
+    "forgetting",
+    "backward_transfer",
+    "forward_transfer",
+    "retention",
+    "retention_change",
+)
+GAP = ("gap_depth", "gap_mean", "gap_area", "gap_transient", "gap_recovered_share", "gap_heldout_depth")
+UNITS = {"nll": "nats per token", "nats_per_token": "nats per token", "loss": "nats per token"}
+WIDEST_CELL = 12
+
+
+def summary(folder: Path, record: Record) -> str:
+    """The text, ending in a newline; for every status."""
+    metrics = record["metrics"]
+    lines = [_headline(record), ""]
+    if metrics.get("matrix"):
+        lines += [*_matrix(record, metrics["matrix"]), ""]
+        lines += [*_metrics(metrics), ""]
+        lines += [*_gap(metrics), ""]
+    lines += _why_nothing(metrics)
+    lines += _cost(record)
+    lines += [f"warning  {' '.join(str(text).split())}" for text in record.get("warnings") or ()]
+    lines += _where(folder, record)
+    return "\n".join(lines) + "\n"
+
+
+def _headline(record: Record) -> str:
+    spec, stream = record["spec"], record["stream"]
+    text = f"{record['strategy']['name']} on {stream['name']}, seed {spec['seed']}, model {spec['backbone']}"
+    return text if record["status"] == "completed" else f"{text}: {record['status']}"
+
+
+def _matrix(record: Record, matrix: dict[str, Any]) -> list[str]:
+    stream = record["stream"]
+    primary = stream["primary"]
+    names, owners, sizes = matrix["eval_sets"], matrix["belongs_to"], stream["tasks"]
+    shown = _chosen(len(names), (width() - 20) // 9)
+    head = ["", *(_cut(names[i]) if i is not None else "..." for i in shown)]
+    rows = [head]
+    if matrix["initial"] is not None and any(value is not None for value in matrix["initial"]):
+        rows.append(["before training", *_cells(matrix["initial"], shown)])
+    for task in _chosen(len(matrix["rows"]), 30):
+        if task is None:
+            rows.append(["..."])
+            continue
+        name = sizes[task]["name"] if task < len(sizes) else ""
+        rows.append([f"after {_cut(name) or f'task {task}'}", *_cells(matrix["rows"][task], shown)])
+    unit = UNITS.get(primary, primary.replace("_", " "))
+    held = " (held out: " + ", ".join(n for n, o in zip(names, owners, strict=True) if o is None) + ")"
+    title = f"{unit} of each set, {stream['direction']} is better{held if None in owners else ''}"
+    return [title, *columns(rows)]
+
+
+def _chosen(count: int, most: int) -> list[int | None]:
+    """Indices to show; a None stands for those left out in the middle."""
+    most = max(4, most)
+    if count <= most:
+        return list(range(count))
+    first = most // 2
+    return [*range(first), None, *range(count - (most - first - 1), count)]
+
+
+def _cells(values: list[Any], shown: list[int | None]) -> list[str]:
+    return [number(values[i], 3) if i is not None else "..." for i in shown]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= WIDEST_CELL else name[: WIDEST_CELL - 2] + ".."
+
+
+def _metrics(metrics: dict[str, Any]) -> list[str]:
+    rows = _rows(metrics, MAIN)
+    return ["metrics (+- noise floor: smaller differences mean nothing)", *columns(rows, right=False)] if rows else []
+
+
+def _rows(metrics: dict[str, Any], keys: tuple[str, ...]) -> list[list[str]]:
+    floors = metrics.get("noise_floor") or {}
+    rows = []
+    for key in keys:
+        if metrics.get(key) is not None:
+            floor = floors.get(key)
+            value = number(metrics[key]).rjust(9) + (f" +- {number(floor)}" if floor is not None else "")
+            meaning = DEFINITIONS[key].meaning.split(" (")[0]
+            rows.append([key, value, f"{meaning}; {DEFINITIONS[key].sign.split(';')[0]}"])
+    return rows
+
+
+def _gap(metrics: dict[str, Any]) -> list[str]:
+    rows = _rows(metrics, GAP)
+    if rows and metrics.get("gap_pairs"):
+        pairs = metrics["gap_pairs"]
+        return [f"stability gap, over {pairs} (switch, old set) pairs", *columns(rows, right=False)]
+    reason = (metrics.get("undefined") or {}).get("gap_depth", "no old set was evaluated after a switch")
+    return [f"stability gap: none measured: {reason}"]
+
+
+def _why_nothing(metrics: dict[str, Any]) -> list[str]:
+    reason = (metrics.get("undefined") or {}).get("all")
+    return [f"no metrics: {reason}", ""] if reason else []
+
+
+def _cost(record: Record) -> list[str]:
+    cost = record["cost"]
+    if not cost.get("seconds_total"):
+        return []
+    parts = [
+        duration(cost["seconds_total"]),
+        f"{cost['steps']:,} steps",
+        f"{short(cost['flops_train'])} FLOPs of training",
+        f"continual evaluation {100 * cost['trace_share']:.1f} % of the time",
+        f"stores {size(cost['stored_bytes'])}",
+        f"peak memory {size(cost['peak_memory_bytes'])}",
+    ]
+    return [f"cost     {', '.join(parts)}"]
+
+
+def _where(folder: Path, record: Record) -> list[str]:
+    status = record["status"]
+    if status == "interrupted":
+        return [f"folder   {folder} (checkpoint kept)", f"next     clbench resume {folder}"]
+    if status == "failed":
+        return [
+            f"folder   {folder} (the table so far, the log and the last checkpoint are kept)",
+            f"log      {folder / 'log.txt'}",
+        ]
+    if status == "diverged":
+        return [
+            f"folder   {folder} (everything up to the divergence is kept)",
+            "next     the same with a lower --set lr=...",
+        ]
+    if status == "running":
+        return [f"folder   {folder} (not finished)", f"next     clbench resume {folder}"]
+    spec = record["spec"]
+    return [
+        f"folder   {folder}",
+        f"next     clbench compare {folder}",
+        f"         clbench run {spec['strategy']} {spec['stream']} --seeds 0-4",
+        "         clbench leaderboard",
+    ]
