@@ -37,7 +37,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     size = (PANEL[0] * columns + 1.5, PANEL[1] * 2 * blocks + 0.5)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(2 * blocks, columns, squeeze=False, sharey=False)
+    grid = figure.subplots(2 * blocks, columns, squeeze=False)
     tops, bottoms = grid[0::2].flatten(), grid[1::2].flatten()
     colors = _task_colors(tasks)
     for i, (top, bottom) in enumerate(zip(tops, bottoms, strict=True)):
@@ -50,7 +50,7 @@ def draw(comparison: Comparison, path: Path) -> None:
         top.set_title(title + (f"\n(mean of {runs} runs; band: their range)" if runs > 1 else ""), fontsize=10)
         _draw_scores(top, curves[i], colors)
         _draw_changes(bottom, curves[i], colors)
-    _label(tops[: len(curves)], bottoms[: len(curves)], columns, comparison.stream)
+    _label(list(tops[: len(curves)]), list(bottoms[: len(curves)]), columns, comparison.stream)
     _legend(figure, curves, colors)
     figure.suptitle(f"{comparison.stream['name']}: {comparison.stream['primary']}", fontsize=12, fontweight="bold")
     try:

@@ -8,9 +8,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from clbench.errors import UserError
+from clbench.errors import UserError, did_you_mean
 from clbench.files import write_atomically
 from clbench.leaderboard import COLUMNS, COSTS, TRUE_NEEDS, Board, Row, Value, make_boards, metric_keys
 from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
@@ -19,8 +19,7 @@ from clbench.runs import iter_records
 if TYPE_CHECKING:
     from rich.table import Table
 
-Format = Literal["table", "md", "csv", "json"]
-SUFFIXES: dict[str, Format] = {".md": "md", ".csv": "csv", ".json": "json"}
+SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json"}
 FILE_WIDTH = 200
 MARKS = {
     "task_boundaries": ("B", "is told when tasks begin and end"),
@@ -34,19 +33,24 @@ CHOSEN = {"nothing": "published", "validation": "validation", "test": "test data
 INTERVAL = "± half of a 95 % interval over n runs: Student's t, from five runs on the bootstrap; one run has none"
 
 
-def leaderboard_command(stream: str | None, metric: str, format: Format, out: Path | None, results: Path) -> None:
+def leaderboard_command(stream: str | None, metric: str | None, format: str, out: Path | None, results: Path) -> None:
     """Print the boards of all finished runs under `results`, or write them to `out` (whose suffix chooses a format).
 
-    Raises UserError for an unknown stream or metric.
+    format: table, md, csv or json. metric: what ranks the rows; None: `average`. Raises UserError for an unknown
+    stream, metric or format, or a file that cannot be written.
     """
+    writers = {"table": _tables, "md": _markdown, "csv": _csv, "json": _json}
+    if format not in writers:
+        raise UserError(f"unknown format {format!r}{did_you_mean(format, writers)}")
     if format == "table" and out is not None:
         format = SUFFIXES.get(out.suffix.lower(), format)
+    metric = metric or COLUMNS[0]
     boards = make_boards(iter_records(results), metric, stream, warn=_warn)
     if not boards:
         where = f" of {stream}" if stream else ""
         sys.stderr.write(f"no completed runs{where} in {results} yet; make one: clbench run nmc split-digits\n")
     columns = [metric, *(key for key in COLUMNS if key != metric)]
-    text = {"table": _tables, "md": _markdown, "csv": _csv, "json": _json}[format](boards, columns)
+    text = writers[format](boards, columns)
     if out is None:
         sys.stdout.write(text)
         return
