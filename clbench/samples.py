@@ -15,7 +15,7 @@ class Pool:
 
     inputs: uint8 images [N, C, H, W], or integer token blocks [N, context + 1]; a tensor or a memory map.
     labels: int64 [N]: the class of an image (its position in the head), the domain of a token block.
-    fingerprint: of the decoded data; keys the feature cache.
+    fingerprint: of the rows in their order; keys the feature cache. Empty: the engine sums the bytes itself.
     """
 
     inputs: Tensor

@@ -99,10 +99,13 @@ class Evaluator:
         return values
 
     def _groups(self, sets: list[EvalSet]) -> list[list[EvalSet]]:
-        """Sets that can share a pass: all of them, unless `predict` is given the task's index."""
+        """Sets that can share a pass: those of one pool, unless `predict` is given the task's index."""
         if self.session.gives_task_id:
             return [[s] for s in sets]
-        return [sets] if sets else []
+        pools: dict[int, list[EvalSet]] = {}
+        for s in sets:
+            pools.setdefault(id(s.data.pool), []).append(s)
+        return list(pools.values())
 
     def _one_pass(self, sets: list[EvalSet], subsets: Values | None) -> dict[str, Tensor | None]:
         """One sequence of chunks over the rows of several sets."""

@@ -125,6 +125,8 @@ class _Cached:
 
 
 def _pool_key(pool: Pool) -> list[Any]:
-    """Content (order-free fingerprint), order (checksum of the bytes as they lie) and shape."""
+    """The pool's fingerprint and shape; a checksum of its bytes where the stream gave no fingerprint."""
+    if pool.fingerprint:
+        return [pool.fingerprint, list(pool.inputs.shape)]
     data: Any = np.ascontiguousarray(pool.inputs.numpy())
-    return [pool.fingerprint, zlib.crc32(memoryview(data).cast("B")), list(data.shape)]
+    return [zlib.crc32(memoryview(data).cast("B")), list(data.shape)]

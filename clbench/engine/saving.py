@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def saved_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by prefixed name, and the rest as JSON: the run's state at its cursor."""
     tensors: dict[str, Tensor] = {}
-    if session.services.model_is_built:
+    if session.services.features is None:  # a backbone that only gives features is frozen, and may not be built
         tensors |= {f"model/{name}": t for name, t in session.model.state_dict().items()}
     slots = (session.active.slots() if session.active else {}) or session.carried
     tensors |= {f"optimizer/{name}/{slot}": t for name, s in slots.items() for slot, t in s.items()}
