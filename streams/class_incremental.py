@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -107,7 +107,7 @@ class Split(Recipe):
             mean=mean,
             std=std,
             augmentation=augmentation,
-            training=self.training,
+            training=replace(self.training, epochs=1) if c.online else self.training,
             default_model=self.default_model,
             single_pass=c.online,
         )

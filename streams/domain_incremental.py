@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -69,7 +69,8 @@ class DomainIncremental(Recipe):
         made: list[dict[str, np.ndarray]] = []
         for index, listed in enumerate(order):
             domain = found.domains[listed]
-            train, validation, test = self._rows(domain, found.class_names)
+            used, test = self.limited(domain.train, "train"), self.limited(domain.test, "test")
+            train, validation = hold_out(used, domain.train.y, domain.train.keys, c.validation, found.class_names)
             classes = _classes(domain.train.y[train])
             seen = {label for task in tasks for label in task.classes}
             tasks.append(
@@ -86,7 +87,7 @@ class DomainIncremental(Recipe):
             keys = domain.train.keys
             made.append({"train": keys[train], "validation": keys[validation], "test": domain.test.keys[test]})
         for place, domain in enumerate(found.held_out, len(found.domains)):
-            sets.append(_eval_set(domain, None, test_pool, self._test_rows(domain), test_starts[place]))
+            sets.append(_eval_set(domain, None, test_pool, self.limited(domain.test, "test"), test_starts[place]))
         augmentation = Augmentation(
             self.augmentation.pad if c.pad is None else c.pad, self.augmentation.flip if c.flip is None else c.flip
         )
@@ -106,22 +107,16 @@ class DomainIncremental(Recipe):
             mean=mean,
             std=std,
             augmentation=augmentation,
-            training=self.training,
+            training=replace(self.training, epochs=1) if c.online else self.training,
             default_model=self.default_model,
             single_pass=c.online,
         )
 
-    def _rows(self, domain: Domain, class_names: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def limited(self, rows: Rows, split: Literal["train", "test"]) -> np.ndarray:
+        """Numbers of the rows that the limits keep, int64."""
         c: ImageConfig = self.config
-        rows = domain.train
-        used = limited(np.arange(len(rows.y)), rows.y, rows.keys, c.train_per_class, c.train_per_task)
-        train, validation = hold_out(used, rows.y, rows.keys, c.validation, class_names)
-        return train, validation, self._test_rows(domain)
-
-    def _test_rows(self, domain: Domain) -> np.ndarray:
-        c: ImageConfig = self.config
-        rows = domain.test
-        return limited(np.arange(len(rows.y)), rows.y, rows.keys, c.test_per_class, c.test_per_task)
+        limits = (c.train_per_class, c.train_per_task) if split == "train" else (c.test_per_class, c.test_per_task)
+        return limited(np.arange(len(rows.y)), rows.y, rows.keys, *limits)
 
     def _content(self, found: Domains, augmentation: Augmentation) -> str:
         c: ImageConfig = self.config

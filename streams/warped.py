@@ -39,14 +39,17 @@ class Warped(DomainIncremental):
     def domains(self) -> Domains:
         data = read_images(self.set_name, self.data_root, self.config.size, self.config.channels or self.channels)
         domains = [
-            Domain(name, self._warped(data.train, name, place), self._warped(data.test, name, place))
+            Domain(name, self._warped(data.train, name, place, "train"), self._warped(data.test, name, place, "test"))
             for place, name in enumerate(self.warps())
         ]
         identity = {"data": data.fingerprint, "warps": self.warps()}
         return Domains(data.class_names, domains, [], data.statistics, identity)
 
-    def _warped(self, rows: Rows, name: str, domain: int) -> Rows:
-        return Rows(self.warp(rows.x, domain), rows.y, mixed(rows.keys ^ salt(name)))
+    def _warped(self, rows: Rows, name: str, domain: int, split: Literal["train", "test"]) -> Rows:
+        """The rows under the domain's transform, with keys of their own; only those that the limits keep."""
+        keys = mixed(rows.keys ^ salt(name))
+        kept = self.limited(Rows(rows.x, rows.y, keys), split)
+        return Rows(self.warp(rows.x[kept], domain), rows.y[kept], keys[kept])
 
 
 class Rotated(Warped):

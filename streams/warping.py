@@ -12,9 +12,9 @@ CHUNK = 4096  # images turned together
 
 
 def rotated(x: np.ndarray, degrees: float) -> np.ndarray:
-    """uint8 [N, C, H, W] turned anticlockwise about the centre: bilinear, black outside, same size. 0 is a copy."""
+    """uint8 [N, C, H, W] turned anticlockwise about the centre: bilinear, black outside, same size; by 0, itself."""
     if degrees % 360 == 0:
-        return x.copy()
+        return x
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     ratio = x.shape[2] / x.shape[3]
     matrix = torch.tensor([[[cos, -sin * ratio, 0.0], [sin / ratio, cos, 0.0]]])
@@ -30,6 +30,6 @@ def rotated(x: np.ndarray, degrees: float) -> np.ndarray:
 def permuted(x: np.ndarray, number: int, seed: int) -> np.ndarray:
     """uint8 [N, C, H, W], its pixels rearranged, channels alike. Number 0 keeps them; others are random, per seed."""
     if number == 0:
-        return x.copy()
+        return x
     order = np.random.RandomState([seed, number]).permutation(x.shape[2] * x.shape[3])
     return np.ascontiguousarray(x.reshape(*x.shape[:2], -1)[:, :, order]).reshape(x.shape)

@@ -42,6 +42,15 @@ def test_the_order_seed_permutes_domains_and_changes_none(build, name: str) -> N
         assert torch.equal(task.train.labels, same.train.labels)
 
 
+def test_a_limited_domain_is_a_part_of_the_whole(build) -> None:
+    whole, part = build("rotated-digits"), build("rotated-digits", train_per_task=100, test_per_class=5)
+    for large, small, test in zip(whole.tasks, part.tasks, part.eval_sets, strict=True):
+        rows = {row.numpy().tobytes() for row in large.train.raw(torch.arange(len(large.train)))}
+        assert {row.numpy().tobytes() for row in small.train.raw(torch.arange(100))} <= rows
+        assert small.train.labels.bincount().tolist() == [10] * 10
+        assert test.data.labels.bincount().tolist() == [5] * 10
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

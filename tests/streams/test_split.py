@@ -10,6 +10,7 @@ import pytest
 import torch
 from clbench.streams.image_data import read_images
 
+from clbench.data import cache
 from clbench.data.layout import write_image_set
 from clbench.errors import UserError
 from clbench.samples import Samples
@@ -161,6 +162,7 @@ def test_blurry_streams_use_every_row_once_and_number_classes_by_arrival(build) 
 def test_online_scenario_and_augmentation_reach_the_stream(build) -> None:
     stream = build("split-digits", online=True, scenario="task", pad=1, flip=True)
     assert stream.single_pass
+    assert stream.training.epochs == 1 < build("split-digits").training.epochs
     assert stream.scenario == "task"
     assert (stream.augmentation.pad, stream.augmentation.flip) == (1, True)
 
@@ -194,6 +196,18 @@ def test_images_are_not_copied_into_the_pool(write_set) -> None:
     data = read_images("bugs", write_set("bugs"))
     pool = data.train.pool(np.arange(5))
     assert pool.inputs.data_ptr() == data.train.x.ctypes.data
+
+
+def test_mapped_images_stay_on_disk_and_make_the_same_stream(build, write_set, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_set("bugs")
+    loaded = build("split-files", path="bugs")
+    monkeypatch.setattr(cache, "MAP_SHARE", 0.0)
+    data = read_images("bugs", root)
+    assert isinstance(data.train.x, np.memmap)
+    assert data.train.pool(np.arange(5)).inputs.data_ptr() == data.train.x.ctypes.data
+    mapped = build("split-files", path="bugs")
+    assert (mapped.content, mapped.order) == (loaded.content, loaded.order)
+    assert make_up(mapped) == make_up(loaded)
 
 
 @pytest.mark.parametrize(
