@@ -54,7 +54,7 @@ class TextShift(Recipe):
     class Config(Recipe.Config):
         domains: Names = setting(
             ["prose", "code", "cipher"],
-            f"domains in order: generated ({', '.join(DOMAINS)}), or names or paths of text sets",
+            "domains in order: generated (prose, prose2, code, math, cipher), or names or paths of text sets",
             source="clbench",
             min_length=1,
         )
@@ -62,7 +62,7 @@ class TextShift(Recipe):
         kappa: float = setting(
             1.0, "share of the alphabet that the domain `cipher` permutes", source="clbench", ge=0, le=1
         )
-        context: int = setting(64, "tokens a model sees at once", source="clbench", ge=1, le=1 << 20)
+        context: int = setting(64, "tokens a model sees at once", source="clbench", ge=1, le=1_048_576)
         tokenizer: str = setting("bytes", "`bytes`, or `hf:NAME` or `hf:FOLDER` (transformers)", source="clbench")
         tokens: int = setting(
             150_000, "target tokens to train on in each domain; 0: all there are", source="clbench", ge=0

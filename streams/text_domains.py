@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from clbench.errors import UserError, did_you_mean
+
 from .document_split import DocumentSplit, Side
 from .generated import DOMAINS, documents
 
@@ -40,7 +42,14 @@ def read_domain(
     split = DocumentSplit(validation)
     if source in DOMAINS:
         return split.by_hash(documents(source, kappa=kappa), enough)
-    has_evaluation = set(text_splits(find_set(source, data_root(root), "text"))) & set(EVALUATION_SPLITS)
+    try:
+        path = find_set(source, data_root(root), "text")
+    except UserError as error:
+        hint = did_you_mean(source, DOMAINS)
+        if "did you mean" not in hint:
+            raise
+        raise UserError(f"unknown text domain {source!r}{hint} (generated); otherwise: {error}") from None
+    has_evaluation = set(text_splits(path)) & set(EVALUATION_SPLITS)
     train = [document.text for document in load_documents(source, "train", root)]
     if not has_evaluation:
         return split.by_hash(train)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from clbench.streams.document_split import document_key
-from clbench.streams.generated import generate
+from clbench.streams.generated import DOMAINS, generate
 from clbench.streams.text import TextShift
 
 from clbench.config import parse_config
@@ -232,6 +232,11 @@ def test_evaluation_blocks_come_from_many_documents(tmp_path: Path) -> None:
     assert len({int(token) for token in blocks[:, 1]}) > 5
 
 
+def test_the_setting_names_every_generated_domain() -> None:
+    described = TextShift.Config.model_fields["domains"].description or ""
+    assert f"({', '.join(DOMAINS)})" in described
+
+
 def test_settings_that_cannot_be_are_one_line(tmp_path: Path) -> None:
     assert "did you mean domains" in error_of(domain="prose")
     assert "twice" in error_of(domains="prose,code,prose")
@@ -242,7 +247,8 @@ def test_settings_that_cannot_be_are_one_line(tmp_path: Path) -> None:
     assert "no end" in error_of(tokens=0)
     assert "tokenizer" in error_of(tokenizer="words")
     assert "validation" in error_of(validation=0.9)
-    assert "prsoe" in error_of(domains="prsoe", root=tmp_path)
+    assert "did you mean prose" in error_of(domains="prsoe", root=tmp_path)
+    assert "no text set 'novels'" in error_of(domains="novels", root=tmp_path)
 
 
 def test_data_too_small_for_its_budget_names_what_would_fit(tmp_path: Path) -> None:
