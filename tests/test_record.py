@@ -1,0 +1,86 @@
+"""The schema of record.json: real records fit it, changed ones do not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clbench.record import read_record
+from clbench.record_schema import schema, schema_faults
+
+
+def test_the_schema_is_a_schema() -> None:
+    from jsonschema import Draft202012Validator
+
+    Draft202012Validator.check_schema(schema())
+
+
+def test_real_records_fit(finished_runs: dict[tuple[str, int], Path]) -> None:
+    assert len(finished_runs) == 5
+    for folder in finished_runs.values():
+        assert schema_faults(read_record(folder)) == []
+
+
+def test_a_diverged_run_fits(tmp_path: Path) -> None:
+    from clbench.errors import RunFailed
+    from clbench.launch import start_run
+    from clbench.spec import make_spec
+
+    settings = {"lr": 1e30, "steps": 20}
+    spec = make_spec(
+        {"strategy": "finetune", "stream": "split-digits", "threads": 1, "strategy_settings": settings}
+    )
+    with pytest.raises(RunFailed, match="not finite"):
+        start_run(spec, tmp_path)
+    record = read_record(next(tmp_path.glob("runs/*/*/*")))
+    assert record["status"] == "diverged"
+    assert schema_faults(record) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("status", "done"),
+        ("schema", 2),
+        ("spec_hash", "abc"),
+        ("spec.seed", -1),
+        ("spec.seed", "0"),
+        ("spec.chosen_on", "luck"),
+        ("spec.budget", {"hours": 3}),
+        ("strategy.needs", {}),
+        ("stream.direction", "up"),
+        ("stream.tasks", []),
+        ("environment.threads", 0),
+        ("metrics.average", "0.9"),
+        ("metrics.versions", {"average": "1"}),
+        ("cost", {}),
+        ("cost.seconds_total", -1),
+        ("finished", None),
+        ("started", "yesterday"),
+        ("error", "it went wrong"),
+        ("warnings", "none"),
+    ],
+)
+def test_changed_records_do_not(make_record: Callable[..., dict[str, Any]], place: str, value: Any) -> None:
+    faults = schema_faults(make_record(**{place: value}))
+    assert faults
+    assert any(fault.startswith(place.split(".")[0]) for fault in faults)
+    assert all("\n" not in fault for fault in faults)
+
+
+def test_every_part_is_required(make_record: Callable[..., dict[str, Any]]) -> None:
+    for part in make_record():
+        record = make_record()
+        del record[part]
+        assert schema_faults(record), f"{part} can be left out"
+
+
+def test_the_schema_travels_with_the_package() -> None:
+    from importlib.resources import files
+
+    text = files("clbench").joinpath("record.schema.json").read_text(encoding="utf-8")
+    assert json.loads(text) == schema()
