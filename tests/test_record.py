@@ -31,9 +31,7 @@ def test_a_diverged_run_fits(tmp_path: Path) -> None:
     from clbench.spec import make_spec
 
     settings = {"lr": 1e30, "steps": 20}
-    spec = make_spec(
-        {"strategy": "finetune", "stream": "split-digits", "threads": 1, "strategy_settings": settings}
-    )
+    spec = make_spec({"strategy": "finetune", "stream": "split-digits", "threads": 1, "strategy_settings": settings})
     with pytest.raises(RunFailed, match="not finite"):
         start_run(spec, tmp_path)
     record = read_record(next(tmp_path.glob("runs/*/*/*")))

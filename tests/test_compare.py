@@ -1,0 +1,171 @@
+"""Comparing runs: groups, pairs, curves by hand, the picture, and refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clbench.cli.compare import compare_command
+from clbench.compare import compare
+from clbench.curves import Curve, group_curves
+from clbench.errors import UserError
+from clbench.record import read_record, write_record
+from clbench.table import EvaluationTable, Row
+
+Runs = dict[tuple[str, int], Path]
+COPY = Callable[[str, int], Path]
+
+
+def test_runs_are_grouped_and_paired(finished_runs: Runs) -> None:
+    order = [("replay", 0), ("finetune", 0), ("replay", 1), ("finetune", 1), ("nmc", 0)]
+    found = compare([finished_runs[key] for key in order])
+    assert found.labels == ["replay", "finetune", "nmc"]
+    assert [len(group.runs) for group in found.groups] == [2, 2, 1]
+    values = {key: read_record(folder)["metrics"]["average"] for key, folder in finished_runs.items()}
+    difference = found.differences[1]["average"]
+    assert difference is not None and difference.n == 2
+    expected = sum(values["finetune", seed] - values["replay", seed] for seed in (0, 1)) / 2
+    assert difference.mean == pytest.approx(expected)
+    assert difference.low is not None and difference.high is not None and difference.high < 0
+    alone = found.differences[2]["average"]
+    assert alone is not None and (alone.n, alone.low) == (1, None)
+    assert found.differences[0] == {}
+
+
+def test_runs_with_different_seeds_do_not_pair(finished_runs: Runs) -> None:
+    found = compare([finished_runs["replay", 0], finished_runs["finetune", 1]])
+    assert found.differences[1]["average"] is None
+
+
+def test_a_repeated_seed_stands_apart(finished_runs: Runs, run_copy: COPY) -> None:
+    found = compare([finished_runs["replay", 0], run_copy("replay", 0)])
+    assert [len(group.runs) for group in found.groups] == [1, 1]
+    difference = found.differences[1]["average"]
+    assert difference is not None and difference.mean == 0
+
+
+def test_another_source_is_another_group(finished_runs: Runs, run_copy: COPY) -> None:
+    folder = run_copy("replay", 1)
+    record = read_record(folder)
+    record["strategy"]["source_hash"] = "c" * 64
+    write_record(folder, record)
+    found = compare([finished_runs["replay", 0], folder])
+    assert "source=cccccccc" in found.labels[1]
+
+
+def test_refusals_are_one_line(finished_runs: Runs, run_copy: COPY, tmp_path: Path) -> None:
+    one = finished_runs["replay", 0]
+    with pytest.raises(UserError, match="two runs or more"):
+        compare([one, one])
+    other = run_copy("finetune", 0)
+    record = read_record(other)
+    record["stream"]["content"] = "d" * 64
+    write_record(other, record)
+    with pytest.raises(UserError, match=r"another data.*not comparable"):
+        compare([one, other])
+    record["status"] = "interrupted"
+    write_record(other, record)
+    with pytest.raises(UserError, match="is interrupted"):
+        compare([one, other])
+    (other / "evaluations.parquet").unlink()
+    with pytest.raises(UserError, match=r"evaluations\.parquet is missing"):
+        group_curves([other], "higher")
+    with pytest.raises(UserError, match=r"ends in \.png"):
+        compare_command([one, other], tmp_path / "picture.pdf")
+
+
+def test_curves_by_hand(tmp_path: Path) -> None:
+    """Two runs, losses: set a rises from 1.0 by 0.5 and 0.3 one step after the switch, and comes back half-way."""
+
+    def write(folder: Path, peak: float) -> Path:
+        rows = [
+            Row(2, 1, "a", 1.0, kind="boundary", belongs_to=0),
+            Row(2, 1, "a", 1.0, kind="trace", belongs_to=0),
+            Row(3, 1, "a", 1.0 + peak, kind="trace", belongs_to=0),
+            Row(6, 1, "a", 1.0 + peak / 2, kind="trace", belongs_to=0),
+            Row(6, 1, "b", 2.0, kind="trace", belongs_to=1),
+            Row(6, 2, "a", 1.0 + peak / 2, kind="boundary", belongs_to=0),
+            Row(6, 2, "b", 2.0, kind="boundary", belongs_to=1),
+        ]
+        folder.mkdir()
+        EvaluationTable(rows).write(folder / "evaluations.parquet")
+        return folder
+
+    found = group_curves([write(tmp_path / "x", 0.5), write(tmp_path / "y", 0.3)], "lower")
+    assert found.ends == (2, 6)
+    assert found.owners == {"a": 0, "b": 1}
+    assert found.scores["a"] == Curve([2, 3, 6], pytest.approx([1.0, 1.4, 1.2]), [1.0, 1.3, 1.15], [1.0, 1.5, 1.25])
+    change = found.changes[1]
+    assert change.steps == [0, 1, 4]
+    assert change.mean == pytest.approx([0, -0.4, -0.2])
+    assert change.low == pytest.approx([0, -0.5, -0.25])
+    assert found.held_out_changes == {}
+
+
+def test_runs_scored_at_other_steps_are_interpolated(tmp_path: Path) -> None:
+    for name, steps in (("x", (0, 2, 4)), ("y", (0, 4))):
+        (tmp_path / name).mkdir()
+        rows = [Row(step, 0, "a", float(step), kind="trace", belongs_to=0) for step in steps]
+        EvaluationTable(rows).write(tmp_path / name / "evaluations.parquet")
+    found = group_curves([tmp_path / "x", tmp_path / "y"], "higher")
+    assert found.scores["a"] == Curve([0, 2, 4], [0.0, 2.0, 4.0], [0.0, 2.0, 4.0], [0.0, 2.0, 4.0])
+
+
+def test_the_change_at_the_trough_is_the_gap_of_the_record(finished_runs: Runs) -> None:
+    folder = finished_runs["finetune", 0]
+    record = read_record(folder)
+    first = next(gap for gap in record["metrics"]["gap"] if gap["switch"] == 1)
+    curve = group_curves([folder], "higher").changes[1]
+    assert -min(curve.mean) == pytest.approx(first["depth"])
+
+
+def test_the_picture_and_the_report(finished_runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    folders = list(finished_runs.values())
+    compare_command(folders, tmp_path / "curves.png")
+    captured = capsys.readouterr()
+    assert "Difference to finetune" in captured.out and "gap_depth" in captured.out
+    assert "curves.png" in captured.err
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.format == "PNG" and picture.width > 1500 and picture.height > 700
+        colors = picture.convert("RGB").getcolors(1 << 24)
+    assert colors is not None and len(colors) > 50
+    compare_command(folders, tmp_path / "again.png", as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert [group["strategy"] for group in found["groups"]] == ["finetune", "replay", "nmc"]
+    assert found["groups"][1]["difference_to_first"]["average"]["n"] == 2
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(finished_runs: Runs, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot write"):
+        compare_command(list(finished_runs.values())[:2], tmp_path / "absent" / "curves.png")
+
+
+def test_many_tasks_and_held_out_sets_can_be_drawn(tmp_path: Path, finished_runs: Runs) -> None:
+    """Twelve tasks (a colour bar) of losses with two held-out sets; nine runs in three rows of panels."""
+    from clbench.figure import draw
+
+    comparison = compare([finished_runs["finetune", 0], finished_runs["replay", 0]])
+    folder = tmp_path / "long"
+    folder.mkdir()
+    rows = []
+    for step in range(0, 121, 5):
+        for seen in {step // 10} | ({step // 10 - 1} if step % 10 == 0 and step else set()):
+            kinds = ("trace", "boundary") if step == seen * 10 else ("trace",)
+            for kind in kinds:
+                sets = [(f"t{t}", t) for t in range(12)] + [("h0", None), ("h1", None)]
+                rows += [
+                    Row(step, seen, name, 3.0 - 0.01 * step, kind=kind, belongs_to=owner)  # type: ignore[arg-type]
+                    for name, owner in sets
+                ]
+    EvaluationTable(rows).write(folder / "evaluations.parquet")
+    comparison.stream = {**comparison.stream, "direction": "lower"}
+    group = comparison.groups[0]
+    group.runs = [(folder, group.runs[0][1])]
+    comparison.groups, comparison.labels = [group] * 4, ["a name that goes on " * 5] * 4
+    draw(comparison, tmp_path / "long.png")
+    assert (tmp_path / "long.png").stat().st_size > 10_000
