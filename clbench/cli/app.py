@@ -204,6 +204,15 @@ def runs_remove(
     remove_command(runs, results)
 
 
+@runs_app.command(name="track")
+def runs_track(run: Run, results: Results = RESULTS) -> None:
+    """Log a run to MLflow that is not there yet."""
+    from clbench.runs import find_run
+    from clbench.tracking import log_run
+
+    log_run(find_run(run, results), wait=True)
+
+
 @data_app.command(name="list")
 def data_list(data_root: DataRoot = None, as_json: Json = False) -> Any:
     """Sets that are here, and those that can be fetched."""

@@ -126,22 +126,20 @@ class LiveDisplay(Display):
         from rich.table import Table
         from rich.text import Text
 
-        parts = [f"task {min(self._task + 1, len(self._weights))}/{len(self._weights)}", self._stage]
-        if self._length:
-            parts.append(f"step {self._step}/{self._length}")
+        left = self._seconds_left()
+        parts = [f"task {min(self._task + 1, len(self._weights))}/{len(self._weights)}"]
+        parts += [f"{duration(left)} left"] if left is not None else []
+        parts.append(f"{self._stage} step {self._step}/{self._length}" if self._length else self._stage)
         if self._loss is not None:
             parts.append(f"loss {self._loss:.3f}")
         if self._score is not None:
             name, value, sets = self._score
-            parts.append(f"{name} {value:.3f} on {sets} set{'s' * (sets > 1)} seen")
-        left = self._seconds_left()
-        if left is not None:
-            parts.append(f"{duration(left)} left")
+            parts.append(f"{name} {value:.3f} ({sets} set{'s' * (sets > 1)} seen)")
         line = Table.grid(padding=(0, 1), expand=False)
         line.add_column(no_wrap=True)
         line.add_column(no_wrap=True)
         line.add_column(no_wrap=True, overflow="ellipsis")
-        bar = ProgressBar(total=1.0, completed=min(1.0, self._reached), width=16)
+        bar = ProgressBar(total=1.0, completed=min(1.0, self._reached), width=12)
         line.add_row(Text(self._title), bar, Text(" · ".join(parts)))
         return line
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any
 
 from clbench.cli.text import columns, print_json, print_lines
 
@@ -152,13 +151,11 @@ def _tracking(results: Path) -> Iterator[Finding]:
     if os.environ.get("CLBENCH_TRACKING", "").lower() in ("off", "0", "no", "false"):
         yield Finding("tracking", True, "off (CLBENCH_TRACKING)")
         return
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if uri:
-        yield Finding("tracking", True, f"MLflow at {uri} (MLFLOW_TRACKING_URI); runs do not wait for it")
+    from clbench.tracking import tracking_uri
+
+    uri = tracking_uri(results)
+    if not uri.startswith("sqlite:///"):
+        yield Finding("tracking", True, f"MLflow at {uri}; runs do not wait for it")
         return
-    stores = _stores(results)
-    yield Finding("tracking", True, f"MLflow, {stores[0]}" if stores else f"MLflow, a new SQLite store in {results}")
-
-
-def _stores(results: Path) -> list[Any]:
-    return sorted(results.glob("*.db")) if results.is_dir() else []
+    store = Path(uri.removeprefix("sqlite:///"))
+    yield Finding("tracking", True, f"MLflow, {store}" + ("" if store.is_file() else " (made by the first run)"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clbench.cli.text import print_json
 from clbench.errors import ClbenchError, Interrupted
 from clbench.record import Record, read_record
 from clbench.runs import find_run
@@ -48,7 +48,8 @@ def run_command(specs: list[RunSpec], several: bool, handling: Handling) -> int:
     from clbench.cli.seeds import seed_summary, summarise
 
     if handling.as_json:
-        _print_json({"runs": [outcome.as_json() for outcome in outcomes], "summary": summarise(outcomes)})
+        totals = {key: estimate.as_dict() for key, estimate in summarise(outcomes).items()}
+        print_json({"runs": [outcome.as_json() for outcome in outcomes], "summary": totals})
     else:
         sys.stdout.write(seed_summary(outcomes))
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
@@ -100,7 +101,7 @@ def _watched(go: Callable[[Display], tuple[Path, Record]], handling: Handling, s
 
 def _report(outcome: Outcome, handling: Handling) -> int:
     if handling.as_json:
-        _print_json(outcome.as_json())
+        print_json(outcome.as_json())
     else:
         from clbench.cli.summary import summary
 
@@ -126,10 +127,6 @@ def _stdout_to_stderr(active: bool) -> Iterator[None]:
     """What strategies and libraries print must not mix with JSON."""
     with contextlib.redirect_stdout(sys.stderr) if active else contextlib.nullcontext():
         yield
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def _cut(name: str) -> str:
 
 def _metrics(metrics: dict[str, Any]) -> list[str]:
     rows = _rows(metrics, MAIN)
-    return ["metrics (+- noise floor: smaller differences mean nothing)", *columns(rows, right=False)] if rows else []
+    return ["metrics", *columns(rows, right=False)] if rows else []
 
 
 def _rows(metrics: dict[str, Any], keys: tuple[str, ...]) -> list[list[str]]:
@@ -95,8 +96,8 @@ def _rows(metrics: dict[str, Any], keys: tuple[str, ...]) -> list[list[str]]:
     for key in keys:
         if metrics.get(key) is not None:
             floor = floors.get(key)
-            value = number(metrics[key]).rjust(9) + (f" +- {number(floor)}" if floor is not None else "")
-            meaning = DEFINITIONS[key].meaning.split(" (")[0]
+            value = number(metrics[key]).rjust(9) + (f" ({number(floor)})" if floor is not None else "")
+            meaning = re.sub(r" \([^()]*\)$", "", DEFINITIONS[key].meaning)
             rows.append([key, value, f"{meaning}; {DEFINITIONS[key].sign.split(';')[0]}"])
     return rows
 
@@ -105,7 +106,10 @@ def _gap(metrics: dict[str, Any]) -> list[str]:
     rows = _rows(metrics, GAP)
     if rows and metrics.get("gap_pairs"):
         pairs = metrics["gap_pairs"]
-        return [f"stability gap, over {pairs} (switch, old set) pairs", *columns(rows, right=False)]
+        return [
+            f"stability gap over {pairs} (switch, old set) pairs (in brackets: what noise alone can show)",
+            *columns(rows, right=False),
+        ]
     reason = (metrics.get("undefined") or {}).get("gap_depth", "no old set was evaluated after a switch")
     return [f"stability gap: none measured: {reason}"]
 
