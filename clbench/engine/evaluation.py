@@ -64,9 +64,9 @@ class Evaluator:
                     for s in self._traced(tasks_seen)
                     if (v := values[s.name]) is not None
                 }
-                self.at_switch = {name: value.clone() for name, value in traced.items()}
                 if repeats and self.last_step_is_boundary():
-                    rows += self._rows("trace", step, tasks_seen - 1, traced, {})
+                    rows += self._rows("trace", step, tasks_seen - 1, traced, self.at_switch)
+                self.at_switch = {name: value.clone() for name, value in traced.items()}
                 rows += self._rows("trace", step, tasks_seen, traced, {})
             return rows
 
