@@ -30,7 +30,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def drive(tmp_path: Path) -> Drive:
-    """`drive(strategy, settings, job=TEXT, stop_at=7, folder=...)`: the session after the run (or after `stop_at` steps).
+    """`drive(strategy, settings, job=TEXT, stop_at=7, folder=...)`: the session afterwards.
 
     `job` holds further entries of the specification. Evaluations inside tasks are off unless it says otherwise.
     """
