@@ -23,7 +23,9 @@ BATCH, LR, CHUNK, MEMORY = 32, 0.03, 64, 500
 class Data:
     def __init__(self, path: str) -> None:
         arrays = np.load(path)
-        self.train = [(torch.from_numpy(arrays[f"train{t}_x"]), torch.from_numpy(arrays[f"train{t}_y"])) for t in range(5)]
+        self.train = [
+            (torch.from_numpy(arrays[f"train{t}_x"]), torch.from_numpy(arrays[f"train{t}_y"])) for t in range(5)
+        ]
         self.test = [(torch.from_numpy(arrays[f"test{t}_x"]), torch.from_numpy(arrays[f"test{t}_y"])) for t in range(5)]
         mean, std = torch.from_numpy(arrays["mean"]).float(), torch.from_numpy(arrays["std"]).float()
         self.scale, self.shift = (1 / (255 * std)).view(-1, 1, 1), (-mean / std).view(-1, 1, 1)
@@ -39,7 +41,10 @@ def accuracy(model, data: Data, sets: list, rows: int | None = None) -> list[flo
     with torch.no_grad():
         for x, y in sets:
             x, y = x[:rows], y[:rows]
-            right = sum((model(data.inputs(a)).argmax(1) == b).sum().item() for a, b in zip(x.split(CHUNK), y.split(CHUNK), strict=True))
+            right = sum(
+                (model(data.inputs(a)).argmax(1) == b).sum().item()
+                for a, b in zip(x.split(CHUNK), y.split(CHUNK), strict=True)
+            )
             out.append(right / len(y))
     model.train()
     return out

@@ -28,6 +28,9 @@ class State:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"the strategy's state has no {name!r}: create it in setup()")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
     def __contains__(self, name: str) -> bool:
         return name in self.__dict__
 
