@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: workers share the cores
+os.environ["CLBENCH_TRACKING"] = "off"
 
 RUNS = (("finetune", 0), ("finetune", 1), ("replay", 0), ("replay", 1), ("nmc", 0))
 
