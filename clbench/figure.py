@@ -143,7 +143,8 @@ def _color_bar(figure: Figure, colors: Sequence[Any]) -> None:
     scale = ScalarMappable(BoundaryNorm(edges, len(colors)), ListedColormap(list(colors)))
     label = "task (above: whose set is scored; below: being learned)"
     ticks = range(0, len(colors), -(-len(colors) // 10))
-    figure.colorbar(scale, ax=figure.axes, shrink=0.7, label=label, ticks=list(ticks))
+    bar = figure.colorbar(scale, ax=figure.axes, shrink=0.7, aspect=40, label=label, ticks=list(ticks))
+    bar.ax.minorticks_off()
 
 
 def _styled_sets(group: GroupCurves) -> list[tuple[str, int | None, Any]]:

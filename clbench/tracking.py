@@ -246,7 +246,7 @@ def _experiment(client: MlflowClient, record: Record, results: Path) -> str:
 @contextlib.contextmanager
 def _alone(results: Path) -> Iterator[None]:
     """One process at a time writes to the store of a results folder; the others wait, before they import mlflow."""
-    with (results / ".mlflow.lock").open("a") as handle:
+    with (results / "mlflow.lock").open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from clbench.compare import Comparison, compare
 from clbench.errors import UserError
 from clbench.leaderboard import COSTS, Value, lower_is_better
+from clbench.metrics.definitions import base_key
 from clbench.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def _show(comparison: Comparison) -> None:
 
     console = Console(file=sys.stdout, highlight=False, markup=False)
     stream = comparison.stream
-    console.print(f"{stream['name']} (data {stream['content'][:8]}), {stream['primary']}", style="bold")
+    measure = stream["primary"] if stream["direction"] == "higher" else f"-{stream['primary']} (closer to 0 is better)"
+    console.print(f"{stream['name']} (data {stream['content'][:8]}), scores are {measure}", style="bold")
     console.print(_metrics(comparison))
     if len(comparison.groups) > 1:
         console.print(_differences(comparison))
@@ -52,7 +54,7 @@ def _show(comparison: Comparison) -> None:
 
 def _metrics(comparison: Comparison) -> Table:
     table = _table("Metrics (mean ± half of a 95 % interval)", comparison.labels, comparison)
-    for key in (*comparison.metrics, *COSTS):
+    for key in (*_printed(comparison), *COSTS):
         arrow = "lower" if lower_is_better(key) else "higher"
         table.add_row(key, arrow, *(_cell(row.value(key)) for row in comparison.groups))
     table.add_row("runs", "", *(str(len(row.runs)) for row in comparison.groups))
@@ -61,13 +63,18 @@ def _metrics(comparison: Comparison) -> Table:
 
 def _differences(comparison: Comparison) -> Table:
     table = _table(f"Difference to {comparison.labels[0]}", comparison.labels[1:], comparison)
-    for key in comparison.metrics:
+    for key in _printed(comparison):
         cells = [_difference(differences[key]) for differences in comparison.differences[1:]]
         if any(cell != "-" for cell in cells):
             table.add_row(key, "lower" if lower_is_better(key) else "higher", *cells)
     pairs = [max((d.n for d in found.values() if d), default=0) for found in comparison.differences[1:]]
     table.add_row("pairs", "", *map(str, pairs))
     return table
+
+
+def _printed(comparison: Comparison) -> list[str]:
+    """The metrics of the primary score; those of other scores and weights are in the JSON."""
+    return [key for key in comparison.metrics if key == base_key(key)]
 
 
 def _table(title: str, labels: list[str], comparison: Comparison) -> Table:

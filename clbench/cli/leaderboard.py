@@ -215,9 +215,11 @@ def _title(board: Board) -> str:
 def _about(board: Board) -> str:
     """What is equal for all rows of the board."""
     weights = f", weights {board.weights[:8]}" if board.weights else ""
-    measure = f"scores are {board.primary}" if board.direction == "higher" else f"scores are -{board.primary}"
+    measure = f"scores are {board.primary}: higher is better"
+    if board.direction == "lower":
+        measure = f"scores are -{board.primary}: closer to 0 is better"
     parts = [f"{board.objective}, {board.scenario}-incremental", f"model {board.model}{weights}"]
-    parts += [f"{board.head} head", f"tuned: {board.tune}", f"{measure}, higher is better"]
+    parts += [f"{board.head} head", f"tuned: {board.tune}", measure]
     if board.budget:
         parts.append("budget " + ", ".join(f"{key} {limit:g}" for key, limit in sorted(board.budget.items())))
     if board.chosen_on_test:
