@@ -37,6 +37,8 @@ def iter_records(out: Path = RESULTS, warn: Callable[[str], None] | None = None)
 def find_run(text: str | Path, out: Path = RESULTS) -> Path:
     """The folder of a run, given as a path, as its id, or as the beginning of its id. Raises UserError where none or
     more than one fits; the folder may hold an unfinished run."""
+    if not str(text).strip():
+        raise UserError("the run's name is empty (`clbench runs list`)")
     direct = Path(text).expanduser()
     if direct.name == "record.json" and direct.is_file():
         return direct.parent
@@ -49,14 +51,14 @@ def find_run(text: str | Path, out: Path = RESULTS) -> Path:
         raise UserError(f"no such run folder: {direct} (`clbench runs list`)")
     folders = run_folders(out)
     exact = [folder for folder in folders if folder.name == name]
-    fits = exact or [folder for folder in folders if name and folder.name.startswith(name)]
+    fits = exact or [folder for folder in folders if folder.name.startswith(name)]
     if len(fits) == 1:
         return fits[0]
     if fits:
         more = f" and {len(fits) - SHOWN} more" if len(fits) > SHOWN else ""
         shown = ", ".join(str(folder) for folder in fits[:SHOWN])
         raise UserError(f"{name!r} fits {len(fits)} runs: {shown}{more}; give more of the id, or the folder")
-    near = did_you_mean(name, {folder.name for folder in folders}) if len(folders) else ""
+    near = did_you_mean(name, {folder.name for folder in folders})
     near = near if near.startswith("; did") else ""
     raise UserError(f"no run {name!r} in {out / 'runs'}{near} (`clbench runs list`)")
 

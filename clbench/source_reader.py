@@ -81,6 +81,8 @@ def module_file(name: str) -> Path | None:
         for path in (folder / f"{rest[-1]}.py", folder / rest[-1] / "__init__.py"):
             if path.is_file():
                 return path
+    if name.rpartition(".")[0] not in sys.modules:  # asking for it would import the package
+        return None
     try:
         spec = find_spec(name)
     except (ImportError, ValueError, AttributeError):
@@ -153,14 +155,28 @@ def find_class(module: Module, name: str, depth: int = 0) -> ClassRef | None:
     elif first in module.imports:
         source, attribute = module.imports[first]
         if attribute is None:
-            source, attribute, rest = ".".join([source, *rest[:-1]]), rest[-1] if rest else "", []
+            return _in_package(source, rest, depth + 1)
         path = module_file(source)
-        found = find_class(read_module(path, source), attribute, depth + 1) if path and attribute else None
+        found = find_class(read_module(path, source), attribute, depth + 1) if path else None
     else:
         found = next(filter(None, (find_class(star, first, depth + 1) for star in _stars(module))), None)
     for part in rest:
         found = member_class(found, part, depth + 1) if found else None
     return found
+
+
+def _in_package(package: str, parts: list[str], depth: int) -> ClassRef | None:
+    """The class of a dotted name that begins in a package: `clbench` and [`strategy`, `Strategy`, `Config`]."""
+    for length in range(len(parts)):
+        path = module_file(".".join([package, *parts[:length]]))
+        found = (
+            find_class(read_module(path, ".".join([package, *parts[:length]])), parts[length], depth) if path else None
+        )
+        for part in parts[length + 1 :] if found else ():
+            found = member_class(found, part, depth) if found else None
+        if found:
+            return found
+    return None
 
 
 def class_of(module: Module, scope: ClassRef | None, expression: ast.expr, depth: int = 0) -> ClassRef | None:

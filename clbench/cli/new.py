@@ -67,6 +67,7 @@ def run(folder: Path, **settings):
         "strategy": METHOD,
         "stream": "split-digits",
         "strategy_settings": settings,
+        "stream_settings": {{"tasks": 2}},
         "eval_grid": "none",
         "threads": 1,
     }})

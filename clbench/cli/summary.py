@@ -148,7 +148,7 @@ def _where(folder: Path, record: Record) -> list[str]:
             f"folder   {folder} (everything up to the divergence is kept)",
             "next     the same with a lower --set lr=...",
         ]
-    if status == "running":
+    if status in ("running", "killed"):
         return [f"folder   {folder} (not finished)", f"next     clbench resume {folder}"]
     spec = record["spec"]
     return [
