@@ -31,6 +31,7 @@ PARAMETERS_PER_CALL = 100
 LONGEST_PARAMETER = 500
 CONNECT_SECONDS = 1.0
 NICENESS = 10
+OFF = ("off", "0", "no", "false")
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -53,7 +54,7 @@ def log_run(folder: Path, say: Callable[[str], None] | None = None, wait: bool =
     """
     tell = say or _say
     mode = os.environ.get("CLBENCH_TRACKING", "").lower()
-    if mode == "off" and not wait:
+    if mode in OFF and not wait:
         return
     folder = folder.resolve()
     uri = tracking_uri(results_of(folder))
