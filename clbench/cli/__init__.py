@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ClbenchError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing is left half-done (`clbench runs list` shows runs that can be resumed)", 130)
+        return _fail("interrupted (`clbench runs list` shows runs that can be resumed)", 130)
     except BrokenPipeError:
         _abandon_stdout()
         return _fail("the reader of the output went away", 1)

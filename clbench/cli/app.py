@@ -123,12 +123,12 @@ def metrics(
 
 
 @app.command()
-def verify(run: Run, results: Results = RESULTS) -> Any:
+def verify(run: Run, as_json: Json = False, results: Results = RESULTS) -> Any:
     """Run it again from its own record and compare."""
     from clbench.cli.verify import verify_command
     from clbench.runs import find_run
 
-    return verify_command(find_run(run, results))
+    return verify_command(find_run(run, results), as_json)
 
 
 @app.command()

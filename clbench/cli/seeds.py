@@ -41,6 +41,6 @@ def seed_summary(outcomes: Sequence[Outcome]) -> str:
     lines = [f"{first['strategy']['name']} on {first['stream']['name']}, {len(outcomes)} seeds", *columns(rows)]
     lines += [f"folder   {outcome.folder}" for outcome in outcomes]
     done = [str(outcome.folder) for outcome in outcomes if outcome.record["status"] == "completed"]
-    if done:
+    if len(done) > 1:
         lines.append(f"next     clbench compare {' '.join(done)}")
     return "\n".join(lines) + "\n"

@@ -8,8 +8,10 @@ from typing import Any
 
 from clbench.cli.display import duration
 from clbench.cli.text import columns, number, short, size, width
+from clbench.errors import UserError
 from clbench.metrics import DEFINITIONS
-from clbench.record import Record
+from clbench.record import Record, read_record
+from clbench.runs import RESULTS
 
 MAIN = (
     "average",
@@ -24,6 +26,7 @@ MAIN = (
 GAP = ("gap_depth", "gap_mean", "gap_area", "gap_transient", "gap_recovered_share", "gap_heldout_depth")
 UNITS = {"nll": "nats per token", "nats_per_token": "nats per token", "loss": "nats per token"}
 WIDEST_CELL = 12
+MOST_SIBLINGS = 5
 
 
 def summary(folder: Path, record: Record) -> str:
@@ -150,10 +153,29 @@ def _where(folder: Path, record: Record) -> list[str]:
         ]
     if status in ("running", "killed"):
         return [f"folder   {folder} (not finished)", f"next     clbench resume {folder}"]
-    spec = record["spec"]
-    return [
-        f"folder   {folder}",
-        f"next     clbench compare {folder}",
-        f"         clbench run {spec['strategy']} {spec['stream']} --seeds 0-4",
-        "         clbench leaderboard",
-    ]
+    return [f"folder   {folder}", *_next(folder, record)]
+
+
+def _next(folder: Path, record: Record) -> list[str]:
+    """Commands to try: more seeds, a comparison with another run on the same data, the board."""
+    out = folder.parents[3] if len(folder.parents) > 3 else Path()
+    place = "" if out == RESULTS else f" --results {out}"
+    other = _another(folder, record)
+    lines = [f"clbench compare {other} {folder}"] if other else []
+    if record["spec"]["seed"] == 0:
+        lines.append(f"clbench run --config {folder / 'config.yaml'} --seeds 1-4{place.replace('--results', '--out')}")
+    lines.append(f"clbench leaderboard {record['stream']['name']}{place}")
+    return [f"{'next' if i == 0 else '':8} {line}" for i, line in enumerate(lines)]
+
+
+def _another(folder: Path, record: Record) -> Path | None:
+    """The latest finished run of another strategy on the same data."""
+    siblings = [path for path in folder.parent.parent.glob("*/*") if path.parent.name != folder.parent.name]
+    for path in sorted(siblings, key=lambda path: path.name, reverse=True)[:MOST_SIBLINGS]:
+        try:
+            other = read_record(path)
+            if other["status"] == "completed" and other["stream"]["content"] == record["stream"]["content"]:
+                return path
+        except (UserError, KeyError, TypeError):
+            continue
+    return None

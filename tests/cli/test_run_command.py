@@ -53,7 +53,11 @@ def test_the_summary(small_run: SmallRun) -> None:
     assert f"{metrics['average']:.4f}" in answer.out and f"{metrics['gap_depth']:.4f}" in answer.out
     assert f"{metrics['matrix']['rows'][1][0]:.3f}" in answer.out
     assert f"{metrics['noise_floor']['gap_depth']:.4f}" in answer.out
-    assert "continual evaluation" in answer.out and str(folder) in answer.out and "clbench compare" in answer.out
+    assert "continual evaluation" in answer.out and str(folder) in answer.out
+    assert f"clbench run --config {folder}/config.yaml --seeds 1-4\n" in answer.out
+    assert "clbench leaderboard split-digits\n" in answer.out and "clbench compare" not in answer.out
+    other = small_run("replay")
+    assert f"clbench compare {folder} results/runs/split-digits/replay/" in other.out
 
 
 def test_json_is_the_record_and_nothing_else(small_run: SmallRun) -> None:
