@@ -1,10 +1,10 @@
 """Squared per-sample gradients: the diagonal of the Fisher information.
 
 A backward pass over a batch gives the sum of the samples' gradients; the squares are needed before summing. Linear,
-convolution, batch-norm and layer-norm layers have closed forms in what went into the layer and the gradient at its
-output, which one forward and one backward pass over the batch give. Any other parameter is differentiated by
+convolution, norm and embedding layers have closed forms in what went into the layer and the gradient at its output,
+which one forward and one backward pass over the batch give. Any other parameter is differentiated by
 `torch.func` (vmap over grad), or sample by sample where the model cannot be vmapped (data-dependent control flow,
-say). A closed form is used only for parameters where it agrees with the generic way on the first two samples.
+say). A closed form is used only for parameters where it agrees with a loop over the first two samples.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class _PerSample:
         calls: list[tuple[nn.Module, Tensor, Any]] = []
 
         def record(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            calls.append((layer, inputs[0].detach(), get_gradient_edge(output)))
+            if inputs:
+                calls.append((layer, inputs[0].detach(), get_gradient_edge(output)))
 
         hooks = [layer.register_forward_hook(record) for layer in self.layers]
         try:
@@ -153,11 +154,11 @@ class _PerSample:
         return total
 
     def _agreement(self, x: Tensor, y: Tensor) -> set[str]:
-        """Parameters whose closed form gives what the generic way gives on these samples."""
+        """Parameters whose closed form gives what a loop over these samples gives."""
         if not self.layers:
             return set()
         found = self.closed_form(x, y)
-        expected = self.generic(found, x, y)
+        expected = self._by_loop(found, x, y)
         return {name for name in found if _agree(found[name], expected[name])}
 
 
@@ -200,6 +201,8 @@ def _has_rule(module: nn.Module) -> bool:
         return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
     if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
         return module.running_mean is not None
+    if isinstance(module, nn.Embedding):
+        return module.padding_idx is None and module.max_norm is None and not module.scale_grad_by_freq
     return True
 
 
@@ -261,6 +264,16 @@ def _layer_norm(layer: nn.Module, inputs: Tensor, delta: Tensor) -> Squares:
     return {kind: g.reshape(shape).sum(1).square().sum(0) for kind, g in per_sample.items()}
 
 
+def _embedding(layer: nn.Module, inputs: Tensor, delta: Tensor) -> Squares:
+    """A row's gradient is the sum over the places where a sample has its token: added up per (sample, token)."""
+    assert isinstance(layer, nn.Embedding)
+    n = layer.num_embeddings
+    first = torch.arange(len(inputs), device=inputs.device) * n
+    met, place = (inputs.flatten(1) + first[:, None]).flatten().unique(return_inverse=True)
+    per_sample = delta.new_zeros(len(met), delta.shape[-1]).index_add_(0, place, delta.reshape(-1, delta.shape[-1]))
+    return {"weight": torch.zeros_like(layer.weight).index_add_(0, met % n, per_sample.square())}
+
+
 RULES: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], Squares]] = {
     nn.Linear: _linear,
     LinearHead: _linear,
@@ -268,4 +281,5 @@ RULES: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], Squares]] = {
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.LayerNorm: _layer_norm,
+    nn.Embedding: _embedding,
 }

@@ -181,6 +181,11 @@ def test_closed_forms_are_used_where_they_are_exact(monkeypatch: pytest.MonkeyPa
     squared_gradients(trained_norms(InPlace()), CLASSIFICATION, [batch_of(x, y)])
     assert asked == ["grouped.weight", "grouped.bias"]
     asked.clear()
+    text = build_model("byte-gpt?d=16,layers=1", channels=0, size=12, mean=(), std=(), vocab_size=40)
+    tokens = torch.randint(0, 40, (2, 4, 12))
+    objective = LanguageModeling(stream("language_modeling", (12,), vocabulary=40))
+    squared_gradients(text, objective, [batch_of(*tokens)])
+    assert asked == []
     squared_gradients(Shared(), CLASSIFICATION, [batch_of(x, y)])
     assert set(asked) == {"twice.weight", "twice.bias", "outside.weight", "scale", "unused.weight", "unused.bias"}
 
