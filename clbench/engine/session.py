@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,7 +16,7 @@ from clbench.engine.cursor import START, Cursor, Stage
 from clbench.engine.environment import Environment
 from clbench.engine.evaluation import Evaluator
 from clbench.engine.faults import fault_point
-from clbench.engine.hooks import hook
+from clbench.engine.hooks import check_plan, hook
 from clbench.engine.log import TableLog
 from clbench.engine.planning import evaluation_plan
 from clbench.engine.reporter import Reporter
@@ -25,7 +25,6 @@ from clbench.engine.services import Services
 from clbench.engine.stepping import ActivePhase
 from clbench.errors import Interrupted, RunFailed
 from clbench.objectives import Objective
-from clbench.phase import Phase
 from clbench.rng import Randomness
 from clbench.samples import Batch
 from clbench.spec import RunSpec
@@ -111,8 +110,8 @@ class Session:
         return max([self.stream.initial_classes, *(max(t.classes, default=-1) + 1 for t in built)])
 
     def log(self, text: str) -> None:
-        """Append to the run's log.txt."""
-        with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
+        """Append to the run's log.txt; a disk that refuses it stops no run."""
+        with suppress(OSError), (self.folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n")
 
     def warn(self, text: str) -> None:
@@ -175,7 +174,7 @@ class Session:
         """The task's phases that are not done, each begun (fresh) or taken up where it stood."""
         self.random.enter(task.index, "phases")
         with hook(self.strategy, "phases", task.index, self.log):
-            plan: list[Phase] = self.strategy.phases(self.services.view(task))
+            plan = check_plan(self.strategy, self.strategy.phases(self.services.view(task)))
         for number, phase in enumerate(plan):
             if Cursor(task.index, Stage.PHASE, number, LAST_STEP) < self.resumed_at:
                 continue

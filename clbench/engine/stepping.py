@@ -53,7 +53,8 @@ class ActivePhase:
     def prepare(self, slots: Slots, fresh: bool) -> None:
         """Everything a step reads that is not in a checkpoint; `slots`: the optimiser state to carry or to restore."""
         session, phase = self.session, self.phase
-        self.samples = phase.data() if callable(phase.data) else phase.data
+        with hook(self.strategy, f"{phase.name}.data", self.task.index, session.log):
+            self.samples = phase.data() if callable(phase.data) else phase.data
         self.sampler = Sampler(phase, len(self.samples), session.random, (self.task.index, self.number))
         self.length = self.sampler.length
         self._check_single_pass()
