@@ -24,7 +24,7 @@ MAIN = (
     "retention_change",
 )
 GAP = ("gap_depth", "gap_mean", "gap_area", "gap_transient", "gap_recovered_share", "gap_heldout_depth")
-UNITS = {"nll": "nats per token", "nats_per_token": "nats per token", "loss": "nats per token"}
+UNITS = {"nats": "nats per token"}
 WIDEST_CELL = 12
 MOST_SIBLINGS = 5
 
@@ -35,7 +35,7 @@ def summary(folder: Path, record: Record) -> str:
     lines = [_headline(record), ""]
     if metrics.get("matrix"):
         lines += [*_matrix(record, metrics["matrix"]), ""]
-        lines += [*_metrics(metrics), ""]
+        lines += [*_metrics(metrics, record["stream"]["direction"]), ""]
         lines += [*_gap(metrics), ""]
     lines += _why_nothing(metrics)
     lines += _cost(record)
@@ -88,9 +88,10 @@ def _cut(name: str) -> str:
     return name if len(name) <= WIDEST_CELL else name[: WIDEST_CELL - 2] + ".."
 
 
-def _metrics(metrics: dict[str, Any]) -> list[str]:
+def _metrics(metrics: dict[str, Any], direction: str) -> list[str]:
     rows = _rows(metrics, MAIN)
-    return ["metrics", *columns(rows, right=False)] if rows else []
+    title = "metrics" if direction == "higher" else "metrics (of the negated scores, so that higher is better)"
+    return [title, *columns(rows, right=False)] if rows else []
 
 
 def _rows(metrics: dict[str, Any], keys: tuple[str, ...]) -> list[list[str]]:
