@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clbench.errors import UserError
-from clbench.leaderboard import COSTS, Row, mark_differences, metric_keys, metric_value, pair, row_settings
+from clbench.leaderboard import COSTS, Row, is_whole, mark_differences, metric_keys, metric_value, pair, row_settings
 from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
 from clbench.record import Record, read_record
 from clbench.statistics import Estimate, paired_difference
@@ -59,8 +59,10 @@ def compare(folders: Sequence[Path]) -> Comparison:
         raise UserError("compare needs two runs or more (`clbench runs list`)")
     runs = [(folder, read_record(folder)) for folder in folders]
     for folder, record in runs:
-        if record["status"] != "completed":
-            raise UserError(f"{folder} is {record['status']}: only completed runs are compared")
+        if record.get("status") != "completed":
+            raise UserError(f"{folder} is {record.get('status')}: only completed runs are compared")
+        if not is_whole(record):
+            raise UserError(f"{folder / 'record.json'} lacks a part of a finished record (`clbench verify {folder}`)")
     _check_same_data(runs)
     groups = _group(runs)
     metrics = [key for key in metric_keys(record for _, record in runs) if _worth_showing(key, runs)]

@@ -46,7 +46,7 @@ class Row:
     """One strategy with one group of settings. `settings`: those in which rows of this strategy on the board differ.
 
     runs: completed ones, one for each (order, seed). diverged: such pairs of which only a diverged run exists.
-    older: runs made with an earlier source of the strategy, which are left out.
+    other_source: runs made with another source of the strategy than the newest one, which are left out.
     """
 
     strategy: str
@@ -56,7 +56,7 @@ class Row:
     chosen_on: str
     runs: list[tuple[Path, Record]]
     diverged: int = 0
-    older: int = 0
+    other_source: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
 
     def value(self, key: str) -> Value:
@@ -115,7 +115,7 @@ def make_boards(
     finished = []
     for folder, record in runs:
         if record["status"] in ("completed", "diverged"):
-            if _is_whole(record):
+            if is_whole(record):
                 finished.append((folder, record))
             else:
                 warn(f"{folder / 'record.json'} lacks a part of a finished record (`clbench verify {folder}`)")
@@ -211,7 +211,7 @@ def _board_of(record: Record) -> dict[str, Any]:
     }
 
 
-def _is_whole(record: Record) -> bool:
+def is_whole(record: Record) -> bool:
     """Whether everything a board reads is there."""
     try:
         _text([_board_of(record), row_settings(record), pair(record), record["stream"]["notes"]])
@@ -234,9 +234,9 @@ def _make_board(members: Sequence[tuple[Path, Record]], metric: str) -> Board:
 
 
 def _make_row(members: Sequence[tuple[Path, Record]]) -> Row:
-    """The newest source of the strategy counts, and of each (order, seed) the newest run, completed ones first."""
+    """The source of the newest completed run counts, and of each (order, seed) the newest run, completed ones first."""
     members = sorted(members, key=lambda item: (item[1]["started"], item[1]["run"]))
-    newest = members[-1][1]
+    newest = max(members, key=lambda item: (item[1]["status"] == "completed", item[1]["started"], item[1]["run"]))[1]
     current = [m for m in members if m[1]["strategy"]["source_hash"] == newest["strategy"]["source_hash"]]
     completed = {pair(record): (folder, record) for folder, record in current if record["status"] == "completed"}
     failed = {pair(record) for _, record in current if record["status"] == "diverged"} - completed.keys()
@@ -248,7 +248,7 @@ def _make_row(members: Sequence[tuple[Path, Record]]) -> Row:
         chosen_on=newest["spec"]["chosen_on"],
         runs=list(completed.values()),
         diverged=len(failed),
-        older=len(members) - len(current),
+        other_source=len(members) - len(current),
     )
 
 

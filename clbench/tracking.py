@@ -74,7 +74,12 @@ def log_run(folder: Path, say: Callable[[str], None] | None = None, wait: bool =
     try:
         with (folder / "log.txt").open("ab") as log:
             child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
             )
         failed = child.wait() != 0 if wait or mode == "wait" else False
     except OSError as error:
@@ -183,7 +188,7 @@ def _log(client: MlflowClient, experiment: str, folder: Path, record: Record) ->
     for i in range(0, len(metrics), METRICS_PER_CALL):
         client.log_batch(run, metrics=metrics[i : i + METRICS_PER_CALL])
     for artifact in ARTIFACTS:
-        if (folder / artifact).is_file():
+        if (folder / artifact).is_file() and (folder / artifact).stat().st_size:
             client.log_artifact(run, str(folder / artifact))
     state = END_STATES.get(record["status"], "FAILED")
     client.set_terminated(run, status=RunStatus.to_string(RunStatus.from_string(state)), end_time=ended)

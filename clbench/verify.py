@@ -55,7 +55,7 @@ def verify(folder: Path) -> Verification:
     unreadable, or where the run did not end by itself.
     """
     record = read_record(folder)
-    if record["status"] not in ("completed", "diverged"):
+    if record.get("status") in ("running", "interrupted", "failed"):
         raise UserError(f"{folder} is {record['status']}: only runs that have ended by themselves can be verified")
     faults = record_faults(folder, record)
     if faults:

@@ -66,6 +66,9 @@ def test_refusals_are_one_line(finished_runs: Runs, run_copy: COPY, tmp_path: Pa
     write_record(other, record)
     with pytest.raises(UserError, match=r"another data.*not comparable"):
         compare([one, other])
+    write_record(other, {**record, "environment": {}})
+    with pytest.raises(UserError, match="lacks a part"):
+        compare([one, other])
     record["status"] = "interrupted"
     write_record(other, record)
     with pytest.raises(UserError, match="is interrupted"):

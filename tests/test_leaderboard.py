@@ -113,9 +113,15 @@ def test_another_order_of_the_tasks_is_another_run(run: Any) -> None:
     assert len(row.runs) == 2
 
 
+def test_a_newer_source_that_only_diverged_does_not_hide_completed_runs(run: Any) -> None:
+    diverged = run(**{"status": "diverged", "strategy.source_hash": "f" * 64})
+    (row,) = rows([*seeds(run, [0.1, 0.2]), diverged])
+    assert (len(row.runs), row.other_source) == (2, 1)
+
+
 def test_runs_of_an_older_source_are_left_out_and_counted(run: Any) -> None:
     (row,) = rows([*seeds(run, [0.1, 0.2]), *seeds(run, [0.7], **{"strategy.source_hash": "f" * 64})])
-    assert (row.older, row.value("average").estimate.mean) == (2, 0.7)
+    assert (row.other_source, row.value("average").estimate.mean) == (2, 0.7)
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed", "diverged"])

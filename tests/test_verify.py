@@ -74,6 +74,8 @@ def test_another_run_of_the_table_differs_and_says_where(run_copy: Copy, capsys:
         (lambda r: r.update(spec_hash="0" * 64), "spec_hash is not the hash of spec"),
         (lambda r: r.update(status="diverged"), "error: None is not of type 'string'"),
         (lambda r: r.pop("cost"), "'cost' is a required property"),
+        (lambda r: r.pop("status"), "'status' is a required property"),
+        (lambda r: r.update(status="fine"), "status: 'fine' is not one of"),
     ],
 )
 def test_records_edited_by_hand_are_detected_without_a_run(run_copy: Copy, change: object, fault: str) -> None:

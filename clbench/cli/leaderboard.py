@@ -74,7 +74,7 @@ def row_object(board: Board, row: Row) -> dict[str, Any]:
         "chosen_on": row.chosen_on,
         "n": len(row.runs),
         "diverged": row.diverged,
-        "older_source_left_out": row.older,
+        "other_source_left_out": row.other_source,
         "metrics": {key: row.value(key).as_dict() for key in keys},
         "cost": {key: row.value(key).as_dict() for key in costs},
         "runs": [str(folder) for folder, _ in row.runs],
@@ -233,8 +233,10 @@ def _notes(board: Board) -> list[str]:
     if any(len(row.runs) > 1 for row in board.rows):
         notes.append(INTERVAL)
     for row in board.rows:
-        if row.older:
-            notes.append(f"{row.label}: {row.older} runs made with an earlier source of it are left out")
+        if row.other_source:
+            notes.append(
+                f"{row.label}: {row.other_source} runs made with another source of it than the newest are left out"
+            )
     return notes
 
 
