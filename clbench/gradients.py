@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -169,11 +169,13 @@ def _agree(a: Tensor, b: Tensor) -> bool:
 
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode for all modules, each put back to its own mode afterwards."""
+    """Eval mode for all modules, each put back to its own mode afterwards; a compiled model runs uncompiled."""
     modes = [(module, module.training) for module in model.modules()]
+    compiled = any(module._compiled_call_impl is not None for module, _ in modes)
     model.eval()
     try:
-        yield
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            yield
     finally:
         for module, training in modes:
             module.training = training

@@ -67,14 +67,8 @@ class GDumb(Strategy):
             self.state.initial[name] = initial
 
     def phases(self, task: Task) -> list[Phase]:
-        collect = self.phase(
-            "collect",
-            task.train,
-            view="plain",
-            epochs=1,
-            optimizer=None,
-            after_step=self.collect,
-        )
+        read_once = {"view": "plain", "epochs": 1, "optimizer": None, "after_step": self.collect}
+        collect = self.phase("collect", task.train, **read_once)
         return [collect, self.phase("scratch", self.state.memory.samples, begin=self.reset)]
 
     def collect(self, batch: Batch) -> None:
@@ -85,8 +79,8 @@ class GDumb(Strategy):
         self.model.load_state_dict(self.state.initial)
 
     def loss(self, batch: Batch) -> Tensor:
-        generator = self.generator("cutmix")
-        if not self.config.cutmix or torch.rand(1, generator=generator).item() >= self.config.cutmix:
+        generator = self.generator("cutmix") if self.config.cutmix else None
+        if generator is None or torch.rand(1, generator=generator).item() >= self.config.cutmix:
             return super().loss(batch)
         x, partner, share = cutmix(batch.x, generator)
         outputs = self.model(x)

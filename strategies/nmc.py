@@ -43,11 +43,14 @@ class NMC(Strategy):
         return [Phase("means", task.train, "plain", epochs=1, batch_size=size, shuffle=False, optimizer=None)]
 
     def after_step(self, batch: Batch) -> None:
-        features, y, state = self._features(batch.x).cpu(), batch.y.cpu(), self.state
-        new = max(0, int(y.max()) + 1 - len(state.counts))
-        sums = state.sums if len(state.sums) else features.new_zeros(0, features.shape[1])
-        state.sums = F.pad(sums, (0, 0, 0, new)).index_add_(0, y, features)
-        state.counts = F.pad(state.counts, (0, new)).index_add_(0, y, torch.ones_like(y))
+        features, y = self._features(batch.x).cpu(), batch.y.cpu()
+        new = int(y.max()) + 1 - len(self.state.counts)
+        if new > 0:
+            width = features.shape[1] - self.state.sums.shape[1]
+            self.state.sums = F.pad(self.state.sums, (0, width, 0, new))
+            self.state.counts = F.pad(self.state.counts, (0, new))
+        self.state.sums.index_add_(0, y, features)
+        self.state.counts += y.bincount(minlength=len(self.state.counts))
 
     def predict(self, inputs: Tensor) -> Tensor:
         if not len(self.state.counts):

@@ -199,6 +199,16 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same(squared_gradients(model, CLASSIFICATION, [batch_of(x, y)]), whole)
 
 
+def test_a_compiled_model_gives_the_same() -> None:
+    model = trained_norms(InPlace())
+    x, y = torch.randn(6, 3, 8, 8), torch.randint(0, 4, (6,))
+    expected = squared_gradients(model, CLASSIFICATION, [batch_of(x, y)])
+    model.eval().compile(backend="aot_eager")
+    model(x)
+    found = squared_gradients(model, CLASSIFICATION, [batch_of(x, y)])
+    assert_same(found, expected)
+
+
 def test_frozen_parameters_are_left_out_and_everything_is_as_it_was() -> None:
     model = trained_norms(InPlace())
     model.conv.weight.requires_grad_(False)
