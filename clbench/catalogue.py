@@ -192,7 +192,7 @@ def _in_file(kind: Kind, name: str, path: Path, attribute: str) -> Entry:
         if attribute not in fitting:
             raise UserError(f"{path} has no {kind} class {attribute!r}{did_you_mean(attribute, fitting)}")
         return Entry(kind, name, name, fitting[attribute])
-    sure = {key: ref for key, ref in fitting.items() if lineage(ref)[1]}
+    sure = {key: ref for key, ref in fitting.items() if lineage(ref)[1]} or fitting
     if len(sure) != 1:
         names = f" ({', '.join(sure)})" if sure else ""
         raise UserError(f"{path} holds {len(sure)} {kind} classes{names}; name one: {path}:Class")

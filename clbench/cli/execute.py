@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clbench.cli.text import print_json
-from clbench.errors import ClbenchError, Interrupted
+from clbench.errors import ClbenchError, Interrupted, UserError
 from clbench.record import Record, read_record
 from clbench.runs import find_run
 
@@ -92,11 +93,20 @@ def _watched(go: Callable[[Display], tuple[Path, Record]], handling: Handling, s
     except ClbenchError as error:
         if display.folder is None:
             raise
+        if isinstance(error, UserError) and _has_no_rows(display.folder):
+            shutil.rmtree(display.folder, ignore_errors=True)  # a mistake in the specification: there is no run to keep
+            raise
         outcome = Outcome(display.folder, read_record(display.folder), error)
     if handling.tracking and not isinstance(outcome.error, Interrupted):
         with _stdout_to_stderr(True):
             _track(outcome.folder)
     return outcome
+
+
+def _has_no_rows(folder: Path) -> bool:
+    """Whether nothing has been evaluated or saved: the run never began."""
+    logs = [folder / "evaluations.jsonl", folder / "evaluations.parquet"]
+    return not (folder / "checkpoint").exists() and not any(log.exists() and log.stat().st_size for log in logs)
 
 
 def _report(outcome: Outcome, handling: Handling) -> int:

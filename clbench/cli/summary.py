@@ -143,10 +143,9 @@ def _where(folder: Path, record: Record) -> list[str]:
     if status == "interrupted":
         return [f"folder   {folder} (checkpoint kept)", f"next     clbench resume {folder}"]
     if status == "failed":
-        return [
-            f"folder   {folder} (the table so far, the log and the last checkpoint are kept)",
-            f"log      {folder / 'log.txt'}",
-        ]
+        log = folder / "log.txt"
+        lines = [f"folder   {folder} (what there was up to the failure is kept)"]
+        return lines + ([f"log      {log}"] if log.is_file() else [])
     if status == "diverged":
         return [
             f"folder   {folder} (everything up to the divergence is kept)",
