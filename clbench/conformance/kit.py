@@ -23,6 +23,8 @@ from clbench.conformance.probes import (
     unread_test_data,
 )
 from clbench.conformance.trial import Outcome, Trial, short_settings, warm_up
+from clbench.errors import UserError
+from clbench.objectives import OBJECTIVES
 from clbench.registry import load_strategy
 from clbench.strategy import Needs
 
@@ -45,6 +47,11 @@ def check(strategy: str) -> Iterator[Finding]:
     strategy that trains small models.
     """
     needs = load_strategy(strategy).needs
+    if needs.objectives is not None and not set(needs.objectives) & OBJECTIVES.keys():
+        known = ", ".join(OBJECTIVES)
+        raise UserError(
+            f"strategy {strategy} works with {', '.join(needs.objectives) or 'nothing'}; checked are {known}"
+        )
     with TemporaryDirectory(prefix="clbench-check-") as folder:
         settings = short_settings(strategy)
         if needs.objectives is None or "classification" in needs.objectives:

@@ -132,6 +132,7 @@ class UseLook(Look):
 
     def _look_for_samples(self, task: int) -> None:
         strategy, services = self.session.strategy, self.session.services
+        kept: dict[str, tuple[Any, Rows | None]]
         kept = {f"self.state.{name}": (value, None) for name, value in vars(strategy.state).items()}
         kept |= {f"self.{name}": (value, self._latest) for name, value in own_attributes(strategy).items()}
         if services.model_is_built:

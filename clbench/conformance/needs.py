@@ -12,7 +12,7 @@ from clbench.engine.hooks import BOUNDARY_HOOKS
 from clbench.registry import load_strategy
 from clbench.strategy import Strategy
 
-UNDECLARED = ("without declaring it", "but declares task_boundaries=False")
+UNDECLARED = ("without declaring it", "but declares task_boundaries=False", "declares gradient_free, but")
 NAME = "declared needs"
 
 
@@ -43,9 +43,9 @@ def gradient_free(subject: Subject, look: Outcome) -> Finding:
     """No optimiser and no gradients if, and only if, gradient_free is declared."""
     name = "gradient free"
     phase, gradients = look.notes["optimised"], look.notes["gradients"]
-    if subject.needs.gradient_free and (phase or gradients):
-        how = f"phase {phase!r} has an optimiser" if phase else f"gradients are computed {gradients} times"
-        return subject.finding(name, "fail", f"declares gradient_free, but {how}")
+    if subject.needs.gradient_free and gradients:
+        evidence = f"declares gradient_free, but gradients are computed {gradients} times"
+        return subject.finding(name, "fail", evidence)
     if not subject.needs.gradient_free and not phase and not gradients:
         return subject.finding(name, "warn", "no phase has an optimiser: gradient_free=True could be declared")
     words = "no optimiser, no gradients" if subject.needs.gradient_free else "trained by gradients"
