@@ -38,4 +38,5 @@ def ui_command(results: Path, port: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     where = ["--backend-store-uri", uri, "--host", HOST, "--port", str(port), "--workers", "1"]
-    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "server", *where], {**os.environ, **QUIET})
+    environment = {**os.environ, **QUIET, "PYTHONSAFEPATH": "1"}  # a user's http.py here is none of MLflow's business
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "server", *where], environment)
