@@ -269,7 +269,7 @@ def _check_metric(metric: str, records: Sequence[Record]) -> None:
     costs = {key for record in records for key in record["cost"]}
     known = {*DEFINITIONS, *COSTS, *costs, *metric_keys(records)}
     if metric not in known:
-        raise UserError(f"unknown metric {metric!r}{did_you_mean(metric, known)} (`clbench list metrics`)")
+        raise UserError(f"unknown metric {metric!r}{did_you_mean(metric, known)}")
 
 
 def _board_order(board: Board) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from clbench.errors import RunFailed
 from clbench.record import Record, read_record
+from clbench.tracked import RUN_TAG, allowed_name, curves, finals, identity, parameters, tags_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 ARTIFACTS = ("record.json", "config.yaml", "evaluations.parquet", "log.txt")
 METRICS_PER_CALL = 1000  # MLflow's limits
 PARAMETERS_PER_CALL = 100
-LONGEST_PARAMETER = 500
 CONNECT_SECONDS = 1.0
 NICENESS = 10
 OFF = ("off", "0", "no", "false")
@@ -42,7 +42,6 @@ QUIET = {
 }
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 END_STATES = {"completed": "FINISHED", "interrupted": "KILLED"}
-TRACK_KEY = "clbench.run"
 
 
 def log_run(folder: Path, say: Callable[[str], None] | None = None, wait: bool = False) -> None:
@@ -116,57 +115,12 @@ def write_to_store(folder: Path) -> None:
 
         client = MlflowClient(tracking_uri=uri)
         experiment = _experiment(client, record, results)
-        earlier = client.search_runs([experiment], f"tags.`{TRACK_KEY}` = '{_identity(folder, record)}'")
+        earlier = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{identity(folder, record)}'")
         if any(_is_logged(run, record) for run in earlier):
             return
         _log(client, experiment, folder, record)
         for run in earlier:
             client.delete_run(run.info.run_id)
-
-
-def parameters(record: Record) -> dict[str, str]:
-    """The specification, flat: `strategy_settings.lr` -> "0.1"; long values are cut."""
-    flat: dict[str, str] = {}
-
-    def add(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                add(f"{prefix}.{key}" if prefix else key, inner)
-        else:
-            flat[_name(prefix)] = str(value)[:LONGEST_PARAMETER]
-
-    add("", {key: value for key, value in record["spec"].items() if key != "data_root"})
-    return flat
-
-
-def finals(record: Record) -> dict[str, float]:
-    """Metrics and costs that are numbers, by MLflow's name (`average[train]` -> `average.train`)."""
-    metrics = record["metrics"]
-    numbers = {key: metrics.get(key) for key in metrics.get("versions", {})}
-    numbers |= {f"cost/{key}": value for key, value in record["cost"].items()}
-    return {_name(key): float(value) for key, value in numbers.items() if isinstance(value, (int, float))}
-
-
-def curves(folder: Path) -> list[tuple[str, int, float]]:
-    """(name, step, value) of every evaluation, by optimiser steps; of several at one step, the one after the task.
-
-    Names are KIND/SET, with the metric and the weights where they are not the main ones.
-    """
-    from clbench.table import EvaluationTable
-
-    path = folder / "evaluations.parquet"
-    if not path.is_file():
-        return []
-    rows = EvaluationTable.read(path).rows
-    primary = rows[0].metric
-    points: dict[tuple[str, int], float] = {}
-    for row in sorted(rows, key=lambda row: (row.step, row.tasks_seen)):
-        if row.value is not None:
-            parts = [row.kind, row.eval_set]
-            parts += [row.metric] if row.metric != primary else []
-            parts += [row.weights] if row.weights != "deploy" else []
-            points[(_name("/".join(parts)), row.step)] = row.value
-    return [(name, step, value) for (name, step), value in points.items()]
 
 
 def _is_logged(run: Any, record: Record) -> bool:
@@ -180,7 +134,7 @@ def _log(client: MlflowClient, experiment: str, folder: Path, record: Record) ->
     begun = _milliseconds(record["started"])
     ended = _milliseconds(record["finished"] or record["started"])
     name = f"{record['strategy']['name']}-{record['run']}"
-    run = client.create_run(experiment, start_time=begun, tags=_tags(folder, record), run_name=name).info.run_id
+    run = client.create_run(experiment, start_time=begun, tags=tags_of(folder, record), run_name=name).info.run_id
     pairs = [Param(key, value) for key, value in parameters(record).items()]
     for i in range(0, len(pairs), PARAMETERS_PER_CALL):
         client.log_batch(run, params=pairs[i : i + PARAMETERS_PER_CALL])
@@ -204,40 +158,13 @@ def _metrics(folder: Path, record: Record, when: int) -> list[Metric]:
     ]
 
 
-def _tags(folder: Path, record: Record) -> dict[str, str]:
-    spec, stream = record["spec"], record["stream"]
-    tags = {
-        TRACK_KEY: _identity(folder, record),
-        "strategy": record["strategy"]["name"],
-        "strategy_version": record["strategy"]["version"],
-        "stream": stream["name"],
-        "content": stream["content"],
-        "order": stream["order"],
-        "seed": spec["seed"],
-        "order_seed": spec["order_seed"],
-        "spec_hash": record["spec_hash"],
-        "status": record["status"],
-        "finished": record["finished"],
-        "path": folder,
-        "chosen_on": spec["chosen_on"],
-        "needs": " ".join(key for key, value in record["strategy"]["needs"].items() if value is True) or "none",
-        "clbench_version": record["environment"]["versions"].get("clbench", "unknown"),
-    }
-    return {key: str(value) for key, value in tags.items()}
-
-
-def _identity(folder: Path, record: Record) -> str:
-    """What a repeated logging of one run has in common: its id, which the folder is named after, and its spec."""
-    return f"{folder.name}/{record['spec_hash'][:16]}"
-
-
 def _experiment(client: MlflowClient, record: Record, results: Path) -> str:
     """The experiment named after the stream; made where it is missing, brought back where it was deleted."""
     name = record["stream"]["name"]
     found = client.get_experiment_by_name(name)
     if found is None:
         own = not os.environ.get("MLFLOW_TRACKING_URI")
-        place = (results / "mlflow-artifacts" / _name(name).replace("/", "-")).as_uri() if own else None
+        place = (results / "mlflow-artifacts" / allowed_name(name).replace("/", "-")).as_uri() if own else None
         try:
             return str(client.create_experiment(name, artifact_location=place))
         except Exception:
@@ -273,12 +200,6 @@ def _answers(uri: str) -> bool:
 def _without_secrets(uri: str) -> str:
     parts = urlsplit(uri)
     return uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2]) if "@" in parts.netloc else uri
-
-
-def _name(text: str) -> str:
-    """With the characters MLflow allows in names."""
-    text = text.replace("[", ".").replace("]", "")
-    return "".join(c if c.isascii() and (c.isalnum() or c in "_-./ ") else "_" for c in text)
 
 
 def _milliseconds(moment: str) -> int:

@@ -19,7 +19,8 @@ from clbench.cli.ui import ui_command
 from clbench.errors import RunFailed, UserError
 from clbench.record import read_record
 from clbench.table import EvaluationTable
-from clbench.tracking import curves, finals, log_run, parameters, results_of, tracking_uri
+from clbench.tracked import curves, finals, parameters
+from clbench.tracking import log_run, results_of, tracking_uri
 
 Runs = dict[tuple[str, int], Path]
 Copy = Callable[[str, int], Path]
