@@ -53,10 +53,19 @@ def _dispatch(arguments: list[str]) -> int:
     except typer.Abort:
         raise KeyboardInterrupt from None
     except usage_error as error:
-        where = getattr(getattr(error, "ctx", None), "command_path", "clbench")
-        message = " ".join(error.format_message().split()).rstrip(".")
-        raise UserError(f"{message[0].lower() + message[1:]} (`{where} --help`)") from None
+        raise UserError(_usage(error)) from None
     return result if isinstance(result, int) else 0
+
+
+def _usage(error: Any) -> str:
+    """A usage error in one line, with the commands to choose from where it was one that is wrong or missing."""
+    context = getattr(error, "ctx", None)
+    message = " ".join(error.format_message().split()).rstrip(".")
+    message = message[0].lower() + message[1:]
+    commands = getattr(getattr(context, "command", None), "commands", {})
+    if commands and "command" in message and "Did you mean" not in message:
+        message += f"; one of: {', '.join(commands)}"
+    return f"{message} (`{getattr(context, 'command_path', 'clbench')} --help`)"
 
 
 def _fail(message: str, code: int) -> int:

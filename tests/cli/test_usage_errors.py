@@ -11,7 +11,8 @@ from .conftest import Cli, example
 CASES = {
     "no such command": (["rnu"], ["rnu", "run"]),
     "no such option": (["run", "finetune", "split-digits", "--sed", "1"], ["--sed", "--seed"]),
-    "no subcommand": (["runs"], ["missing command", "clbench runs --help"]),
+    "no subcommand": (["runs"], ["missing command; one of: list, show, remove", "clbench runs --help"]),
+    "far from any command": (["runs", "zzz"], ["no such command 'zzz'; one of: list, show"]),
     "missing argument": (["show", "strategy"], ["missing argument", "NAME"]),
     "not a number": (["run", "finetune", "split-digits", "--seed", "x"], ["--seed", "integer"]),
     "strategy": (["run", "finetun", "split-digits"], ["unknown strategy 'finetun'", "finetune"]),
