@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from clbench.errors import ClbenchError
@@ -51,9 +52,9 @@ def _work(work: Callable[[], Any], fault: str, seconds: int, writing: int) -> No
     code = 1
     try:
         signal.alarm(seconds)
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, 1)
-        os.dup2(silence, 2)
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+        os.dup2(sys.stdout.fileno(), 1)
+        os.dup2(sys.stdout.fileno(), 2)
         if fault:
             os.environ["CLBENCH_FAULT"] = fault
         _answer(writing, work)

@@ -273,3 +273,27 @@ def test_ctrl_c_saves_and_the_run_goes_on_later(runs: Any, outcome: Outcome, eve
     assert read_record(folder)["status"] == "interrupted"
     assert runs.resume(folder) == 0
     assert outcome(folder) == whole
+
+
+def test_a_second_ctrl_c_stops_at_once(
+    runs: Any, mine: Callable[[str], str], outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = """
+        def after_step(self, batch):
+            import os, signal
+            if os.environ.get("CTRL_C") and batch.labels.max() > 2:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+    """
+    spec = runs.spec(mine(body), strategy_settings=SHORT)
+    whole = outcome(runs.finish("whole", spec, every=None))
+    monkeypatch.setenv("CTRL_C", "1")
+    with pytest.raises(
+        Interrupted, match="interrupted at once; continue from the last checkpoint with: clbench resume"
+    ):
+        start_run(spec, tmp_path / "out", checkpoint_every=4)
+    monkeypatch.delenv("CTRL_C")
+    folder = next((tmp_path / "out").glob("runs/*/*/*"))
+    assert read_record(folder)["status"] == "interrupted"
+    assert runs.resume(folder) == 0
+    assert outcome(folder) == whole
