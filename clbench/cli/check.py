@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ def check_command(strategy: str, as_json: bool) -> None:
 
     Raises UserError where there is no such strategy, RunFailed where a probe fails.
     """
-    load_strategy(strategy)
+    with redirect_stdout(sys.stderr):  # what the strategy's file prints
+        load_strategy(strategy)
     from clbench.conformance import check
 
     findings = list(_shown(check(strategy), not as_json))

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import sys
+from collections import deque
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from clbench.strategy import Strategy
+from clbench.strategy import Strategy
 
 DEEPEST = 6
 OF_THE_ENGINE = frozenset({"config", "state", "_services"})
 
 
 def own_attributes(strategy: Strategy) -> dict[str, Any]:
-    """What a strategy keeps on itself and the engine does not save."""
-    return {name: value for name, value in vars(strategy).items() if name not in OF_THE_ENGINE}
+    """What a strategy keeps where the engine does not save it: on itself, on its class, or in its module.
+
+    Keys are names as in `self.count`, `MyMethod.cache` or `my_method.CACHE`. Of classes and modules, only values that
+    can be changed in place or counted up.
+    """
+    kept = {f"self.{name}": value for name, value in vars(strategy).items() if name not in OF_THE_ENGINE}
+    for kind in type(strategy).__mro__:
+        module = sys.modules.get(kind.__module__)
+        if kind is Strategy or module is None:
+            break
+        kept |= {f"{kind.__name__}.{name}": value for name, value in vars(kind).items() if _may_change(name, value)}
+        label = Path(getattr(module, "__file__", None) or kind.__module__).stem
+        kept |= {f"{label}.{name}": value for name, value in vars(module).items() if _may_change(name, value)}
+    return kept
+
+
+def _may_change(name: str, value: Any) -> bool:
+    holders = (Tensor, np.ndarray, list, dict, set, deque, int, float, torch.Generator)
+    return not name.startswith("__") and isinstance(value, holders)
 
 
 def attribute_digests(strategy: Strategy) -> dict[str, str]:

@@ -134,7 +134,7 @@ class UseLook(Look):
         strategy, services = self.session.strategy, self.session.services
         kept: dict[str, tuple[Any, Rows | None]]
         kept = {f"self.state.{name}": (value, None) for name, value in vars(strategy.state).items()}
-        kept |= {f"self.{name}": (value, self._latest) for name, value in own_attributes(strategy).items()}
+        kept |= {name: (value, self._latest) for name, value in own_attributes(strategy).items()}
         if services.model_is_built:
             kept |= {f"the model's {name}": (value, None) for name, value in services.model.state_dict().items()}
         for name, (value, but) in kept.items():

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clbench.conformance.altered import COMMON, no_future, other_future, other_test_data
+from clbench.conformance.elsewhere import elsewhere
 from clbench.conformance.findings import Finding, Status
-from clbench.conformance.looks import PositionsLook, PredictionLook, PrefixLook, ResumedLook
+from clbench.conformance.looks import PredictionLook, PrefixLook, ResumedLook
 from clbench.conformance.trial import SAVE_EVERY, Outcome, Trial
 from clbench.strategy import Needs
 from clbench.table import Row
@@ -28,8 +29,8 @@ class Subject:
 
 
 def determinism(subject: Subject) -> Finding:
-    """Two runs, the second in a process of its own, are equal."""
-    difference = subject.whole.difference(subject.trial.run(PositionsLook()))
+    """Two runs are equal, the second in a new interpreter, where `hash()` of a text is another."""
+    difference = subject.whole.difference(elsewhere(subject.trial))
     if difference:
         hint = "draw from torch's global generator or self.generator(...), never from time or hash()"
         return subject.finding("determinism", "fail", f"two runs of one specification: {difference}; {hint}")
@@ -87,7 +88,7 @@ def _not_restored(whole: Outcome, outcome: Outcome) -> list[str]:
     if before is None:
         return []
     after = outcome.notes["attributes"]
-    return sorted(f"self.{name}" for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
 # -- evaluation --------------------------------------------------------------------------------------------------

@@ -35,6 +35,23 @@ def test_a_strategy_that_fails(cli: Any) -> None:
     assert as_json.err == answer.err
 
 
+def test_what_a_file_prints_is_not_in_the_answer(cli: Any, tmp_path: Path) -> None:
+    loud = tmp_path / "loud.py"
+    loud.write_text(
+        "from clbench.strategy import Needs, Strategy\n"
+        "print('hello')\n"
+        "class Mine(Strategy):\n"
+        "    needs = Needs(objectives=('classification',))\n"
+        "    def setup(self):\n"
+        "        print('hello')\n"
+        "        self.is_last_task()\n"
+    )
+    answer = cli("check", loud, "--json")
+    assert answer.code == 1
+    assert [probe["probe"] for probe in answer.json()["probes"]] == ["declared needs"]
+    assert answer.err.startswith("hello\nclbench: ")
+
+
 def test_wrong_usage(cli: Any, tmp_path: Path) -> None:
     answer = cli("check", "nmcc")
     assert answer.code == 2

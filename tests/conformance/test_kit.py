@@ -11,6 +11,8 @@ from clbench.conformance import Finding, check
 HERE = Path(__file__).parent
 BAD = {
     "Chance": ("determinism", "the tables differ|the final states differ"),
+    "Hashed": ("determinism", "the tables differ|the final states differ"),
+    "ClassBuffer": ("declared needs", r"ClassBuffer\.kept holds samples of \d+ training samples"),
     "Forgetful": ("resume", r"not restored: self\.count \(keep it in self\.state\)"),
     "UndeclaredMemory": ("declared needs", "keeps samples in a memory without declaring it"),
     "HiddenSamples": ("declared needs", r"self\.state\.kept holds samples of \d+ training samples in task 0"),
