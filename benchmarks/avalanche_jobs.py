@@ -60,7 +60,8 @@ def main() -> None:
 
     def sets(kind: str) -> list:  # type: ignore[type-arg]
         return [
-            as_classification_dataset(Images(a[f"{kind}{t}_x"], a[f"{kind}{t}_y"], a["mean"], a["std"])) for t in range(5)
+            as_classification_dataset(Images(a[f"{kind}{t}_x"], a[f"{kind}{t}_y"], a["mean"], a["std"]))
+            for t in range(5)
         ]
 
     benchmark = benchmark_from_datasets(train=sets("train"), test=sets("test"))

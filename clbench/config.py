@@ -36,4 +36,4 @@ def parse_config(kind: type[Config], values: dict[str, Any], owner: str) -> Any:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "settings"
         given = first.get("input")
-        raise UserError(f"{owner}: {where}={given!r}: {first['msg']}") from None
+        raise UserError(f"{owner}: {where}={given!r}: {first['msg'].removeprefix('Value error, ')}") from None

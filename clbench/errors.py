@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class ClbenchError(Exception):
-    """Base of all errors that end in one line instead of a traceback. `exit_code` is the process's."""
+    """Base of all errors that end in one line instead of a traceback.
+
+    exit_code: the process's. folder: the run it happened in, where there is one.
+    """
 
     exit_code = 1
+    folder: Path | None = None
 
 
 class UserError(ClbenchError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import threading
 import time
@@ -14,13 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from clbench.compact import compacted
 from clbench.config import parse_config
 from clbench.engine.reporter import Reporter
 from clbench.engine.saving import final_state_hash
 from clbench.engine.session import Diverged, Session
 from clbench.errors import ClbenchError, Interrupted, RunFailed, UserError
 from clbench.record import Record, now, opening_record, read_record, strategy_label, write_record
-from clbench.registry import load_recipe, load_strategy, source_hash
+from clbench.registry import absolute_file, load_recipe, load_strategy, source_hash
 from clbench.run import run
 from clbench.spec import RunSpec, make_spec, read_spec_file
 
@@ -36,10 +38,14 @@ def start_run(
     built = _Built(spec)
     folder = _new_folder(out / "runs" / _safe(built.stream.name) / _safe(strategy_label(spec.strategy)), built.spec)
     with _locked(folder):
-        session = built.session(folder, reporter or Reporter(), checkpoint_every)
-        session.spec.write(folder / "config.yaml")
-        record = opening_record(session, folder.name, built.sources)
-        write_record(folder, record)
+        try:
+            session = built.session(folder, reporter or Reporter(), checkpoint_every)
+            session.spec.write(folder / "config.yaml")
+            record = opening_record(session, folder.name, built.sources)
+            write_record(folder, record)
+        except BaseException:  # nothing has been run: leave nothing behind
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return folder, _drive(session, record)
 
 
@@ -67,7 +73,7 @@ class _Built:
         stream_config = parse_config(recipe.Config, spec.stream_settings, f"stream {spec.stream}")
         config = parse_config(self.strategy.Config, spec.strategy_settings, f"strategy {spec.strategy}")
         root = Path(spec.data_root) if spec.data_root else None
-        self.stream = recipe(spec.stream, stream_config, order_seed=spec.order_seed, data_root=root).build()
+        self.stream = compacted(recipe(spec.stream, stream_config, order_seed=spec.order_seed, data_root=root).build())
         from clbench.engine.hooks import check_declaration
 
         check_declaration(self.strategy, self.stream)
@@ -82,6 +88,8 @@ class _Built:
                 "strategy_settings": config.model_dump(mode="json"),
                 "stream_settings": stream_config.model_dump(mode="json"),
                 "backbone": spec.backbone or default,
+                "strategy": absolute_file(spec.strategy),
+                "stream": absolute_file(spec.stream),
             }
         )
         self.sources = {"strategy": source_hash(self.strategy), "stream": source_hash(recipe)}

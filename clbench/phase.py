@@ -40,7 +40,7 @@ class TrainingConfig(Config):
     optimizer_state: OptimizerState = setting(
         "reset",
         "at a task's start: reset, keep, or keep-moments (step count restarts)",
-        source="vision_strategies: methods re-create the optimiser per task",
+        source="the field's custom: a new optimiser for each task",
     )
 
     @field_validator("optimizer")

@@ -95,6 +95,12 @@ def _class_in(module: Any, attribute: str, base: type, path: str, what: str) -> 
     return next(iter(found.values()))
 
 
+def absolute_file(name: str) -> str:
+    """`file.py[:Class]` with the absolute path, so that a run can be resumed from anywhere; names as they are."""
+    path, colon, attribute = name.partition(":")
+    return f"{Path(path).resolve()}{colon}{attribute}" if path.endswith(".py") else name
+
+
 def source_hash(kind: type) -> str:
     """sha256 (hex) over the source files of a class and its bases, clbench's own base class left out."""
     digest = sha256()

@@ -80,6 +80,8 @@ class RunSpec(Config):
     def hash(self) -> str:
         """sha256 (hex) of the specification, without what is the machine's: data_root, threads and device."""
         content = self.model_dump(mode="json", exclude={"data_root", "threads", "device"})
+        for key in ("strategy", "stream"):
+            content[key] = Path(content[key]).name  # of a file: its name and class, not where it lies
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def write(self, path: Path) -> None:

@@ -108,6 +108,8 @@ class Strategy:
     def predict(self, inputs: Tensor) -> Tensor:
         """Scores of evaluation inputs: [B, classes seen], or token logits [B, T, V]. No gradients, eval mode.
 
+        Classes beyond the last column have no score: they are never chosen.
+
         With `task_id_at_test` declared, it is called as `predict(inputs, task=index)` on task-incremental streams.
         """
         return self.model(inputs)

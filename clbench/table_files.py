@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import difflib
+import io
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -51,11 +52,10 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
     schema = pa.schema(
         [pa.field(name, types.get(name, pa.string()), nullable=name not in required) for name in COLUMNS]
     )
-    arrays = [pa.array([getattr(row, f.name) for row in rows], type=f.type) for f in schema]
+    table = _arrow_table(rows, schema)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            table = pa.Table.from_arrays(arrays, schema=schema)
             pq.write_table(table, file, compression="zstd", write_page_checksum=True)
             file.flush()
             os.fsync(file.fileno())
@@ -66,6 +66,27 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
             temporary.unlink(missing_ok=True)
         reason = error.strerror or str(error)
         raise UserError(f"{path}: cannot be written ({reason}); free space or choose another folder") from None
+
+
+def _arrow_table(rows: Sequence[Row], schema: Any) -> Any:
+    """By way of CSV: pyarrow's other ways from Python lists import pandas (0.4 s, 80 MB). Floats stay bit for bit."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    if not rows:
+        return schema.empty_table()
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(schema.names)
+    for row in rows:
+        cells = [getattr(row, name) for name in schema.names]
+        writer.writerow(["" if cell is None else repr(cell) if isinstance(cell, float) else cell for cell in cells])
+    read = arrow_csv.read_csv(
+        io.BytesIO(text.getvalue().encode()),
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+        convert_options=arrow_csv.ConvertOptions(column_types=schema, null_values=[""], strings_can_be_null=False),
+    )
+    return pa.Table.from_arrays(read.columns, schema=schema)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -45,7 +45,7 @@ class DER(Strategy):
     def loss(self, batch: Batch) -> Tensor:
         outputs = self.model(batch.x)
         batch.extra["outputs"] = outputs.detach().float()
-        return self.objective.losses(outputs, batch.y).mean() + self.matching_loss()
+        return self.objective.mean_loss(outputs, batch.y) + self.matching_loss()
 
     def matching_loss(self) -> Tensor | float:
         """alpha * mean squared difference to stored outputs; 0 while there are none."""

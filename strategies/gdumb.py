@@ -84,8 +84,8 @@ class GDumb(Strategy):
             return super().loss(batch)
         x, partner, share = cutmix(batch.x, generator)
         outputs = self.model(x)
-        own = self.objective.losses(outputs, batch.y).mean()
-        return share * own + (1 - share) * self.objective.losses(outputs, batch.y[partner]).mean()
+        own = self.objective.mean_loss(outputs, batch.y)
+        return share * own + (1 - share) * self.objective.mean_loss(outputs, batch.y[partner])
 
 
 def cutmix(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:

@@ -39,7 +39,7 @@ class LwF(Strategy):
         kept = self.objective.distillation(outputs, wanted, self.config.temperature).mean()
         if self.config.only_new:
             outputs = without_old(outputs, batch.y, wanted.shape[-1])
-        return self.objective.losses(outputs, batch.y).mean() + self.config.alpha * kept
+        return self.objective.mean_loss(outputs, batch.y) + self.config.alpha * kept
 
     def end_task(self, task: Task) -> None:
         self.snapshot("previous")  # before the head grows: the teacher has the old outputs alone

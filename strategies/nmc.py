@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clbench.config import Config, setting
+from clbench.config import Config as Settings
+from clbench.config import setting
 from clbench.phase import Phase
 from clbench.samples import Batch
 from clbench.strategy import Needs, Strategy
@@ -23,7 +24,7 @@ class NMC(Strategy):
     after the last it is 83.7 %.
     """
 
-    class Config(Config):
+    class Config(Settings):
         normalise: bool = setting(
             True, "scale each sample's features to unit length", source="arXiv 2210.04428 and its code"
         )

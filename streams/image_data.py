@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clbench.data.cache import beside
 from clbench.data.digits import load_digits
 from clbench.data.images import ImageSet, load_images
 from clbench.errors import UserError
@@ -72,7 +73,8 @@ def read_images(
 
 
 def _rows(images: ImageSet) -> Rows:
-    return Rows(images.x, images.y, row_keys(images.x, images.y, images.class_names))
+    keys = beside(images.cache_key, "row-keys", lambda: row_keys(images.x, images.y, images.class_names))
+    return Rows(images.x, images.y, keys)
 
 
 def _fitted(images: ImageSet, size: int | None, channels: int | None) -> ImageSet:

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from clbench.data.root import cache_dir
 
-MAP_SHARE = 0.25  # arrays larger than this share of the memory are mapped, not loaded
+MAP_SHARE = 0.25  # arrays larger than this share of the memory are decoded into a mapped file
 STALE_SECONDS = 86_400  # left-overs of killed processes are removed after a day
 
 
@@ -36,19 +37,39 @@ def is_large(nbytes: int) -> bool:
 
 
 def load(key: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]] | None:
-    """(x, y, meta) stored under the key, or None. Mapped arrays are copy-on-write: the file never changes."""
+    """(x, y, meta) stored under the key, or None.
+
+    x is mapped, so that only the images used take memory; copy-on-write, so that the file never changes.
+    """
     folder = _entries()
     if folder is None or not (folder / key).is_dir():
         return None
     try:
         meta = json.loads((folder / key / "meta.json").read_text())
         path = folder / key / "x.npy"
-        x = np.load(path, mmap_mode="c" if is_large(path.stat().st_size) else None, allow_pickle=False)
+        x = np.load(path, mmap_mode="c", allow_pickle=False)
         y = np.load(folder / key / "y.npy", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     intact = x.dtype == np.uint8 and len(x) == len(y) and list(x.shape) == meta.get("shape")
     return (x, y, meta) if intact else None
+
+
+def beside(key: str | None, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """A small array that follows from the entry `key`, stored with it the first time it is made."""
+    folder = _entries()
+    if key is None or folder is None or not (folder / key).is_dir():
+        return make()
+    path = folder / key / f"{name}.npy"
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        return np.load(path, allow_pickle=False)
+    array = make()
+    with contextlib.suppress(OSError):
+        handle, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, array)
+        Path(temporary).replace(path)
+    return array
 
 
 class Writer:

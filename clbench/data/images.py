@@ -32,9 +32,10 @@ THREADS_FROM = 16_384  # mean encoded bytes a row; below it threads cost more th
 
 @dataclass
 class ImageSet:
-    """One split of a set. `x` uint8 [N, C, H, W] (mapped copy-on-write if large), `y` int64 [N] in 0..K-1.
+    """One split of a set. `x` uint8 [N, C, H, W] (mapped copy-on-write where cached), `y` int64 [N] in 0..K-1.
 
-    `info` is info.json as read; `fingerprint` see `clbench.data.fingerprint.content_fingerprint`.
+    `info` is info.json as read; `fingerprint` see `clbench.data.fingerprint.content_fingerprint`; `cache_key` names the
+    entry of `clbench.data.cache` that holds it, if any.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ImageSet:
     class_names: list[str]
     info: dict[str, Any]
     fingerprint: str
+    cache_key: str | None = None
 
 
 def load_images(
@@ -69,7 +71,7 @@ def load_images(
     if stored is None:
         stored = _decode_split(source, split, size, channels or 3, key)
     x, y, meta = stored
-    return ImageSet(source.path.resolve().name, x, y, meta["class_names"], source.info, meta["fingerprint"])
+    return ImageSet(source.path.resolve().name, x, y, meta["class_names"], source.info, meta["fingerprint"], key)
 
 
 def _key(source: ImageSource, split: str, size: int | None, channels: int) -> str | None:
@@ -106,8 +108,7 @@ def _decode_split(
         ) from None
     finally:
         writer.discard()
-    mapped = cache.load(key) if key and isinstance(x, np.memmap) else None
-    return mapped or (x, y, meta)
+    return (cache.load(key) if key else None) or (x, y, meta)
 
 
 def _fill(x: np.ndarray, source: ImageSource, split: str, side: int, channels: int) -> None:

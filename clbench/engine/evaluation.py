@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clbench.engine.session import Session
 
 CHUNK = 64
+CHUNK_STEP = 16
 SMALLEST_CHUNK = 32
 Values = dict[str, Tensor]
 Scored = Mapping[str, Tensor | None]
@@ -114,9 +115,10 @@ class Evaluator:
         owner = torch.cat([torch.full((len(p),), i) for i, p in enumerate(positions)])
         values = torch.empty(len(index))
         samples = Samples(sets[0].data.pool, index)
-        for rows in chunks(len(index)):
+        for filled, n in chunks(len(index)):
             self.session.evaluating()
-            outputs, y = self._predict(samples, rows, sets[0])
+            outputs, y = self._predict(samples, filled, n, sets[0])
+            rows = filled[:n]
             for i in owner[rows].unique().tolist():
                 mine = owner[rows] == i
                 scores = self.session.objective.scores(outputs[mine], y[mine], sets[i])
@@ -124,24 +126,21 @@ class Evaluator:
             fault_point("evaluate")
         return {s.name: values[owner == i] for i, s in enumerate(sets)}
 
-    def _predict(self, samples: Samples, rows: Tensor, eval_set: EvalSet) -> tuple[Tensor, Tensor]:
+    def _predict(self, samples: Samples, rows: Tensor, n: int, eval_set: EvalSet) -> tuple[Tensor, Tensor]:
+        """Outputs and targets of the first `n` of these rows."""
         session = self.session
-        padded = rows if len(rows) >= SMALLEST_CHUNK else rows[torch.arange(SMALLEST_CHUNK) % len(rows)]
-        batch = session.services.batch(samples, padded, "plain")
+        batch = session.services.batch(samples, rows, "plain")
         keywords = {"task": eval_set.belongs_to} if session.gives_task_id else {}
-        with (
-            hook(session.strategy, "predict", session.services.task, session.log),
-            self._counted(len(padded)),
-        ):
+        with hook(session.strategy, "predict", session.services.task, session.log), self._counted(len(rows)):
             with session.environment.autocast():
                 outputs = session.strategy.predict(batch.x, **keywords)
-            if outputs.shape[0] != len(padded):
+            if outputs.shape[0] != len(rows):
                 raise RunFailed(
                     f"strategy {type(session.strategy).__name__}: predict returned {tuple(outputs.shape)} for "
-                    f"{len(padded)} inputs"
+                    f"{len(rows)} inputs"
                 )
-        session.meters.add("samples_evaluate", len(rows))
-        return outputs[: len(rows)].float(), batch.y[: len(rows)]
+        session.meters.add("samples_evaluate", n)
+        return outputs[:n].float(), batch.y[:n]
 
     @contextmanager
     def _counted(self, n: int) -> Iterator[None]:
@@ -214,9 +213,16 @@ class Evaluator:
         return rows
 
 
-def chunks(n: int) -> list[Tensor]:
-    """Positions 0..n-1 in near-equal chunks of at most 64, so that none but a short only one is below 32."""
-    return list(torch.arange(n).tensor_split(math.ceil(n / CHUNK))) if n else []
+def chunks(n: int) -> Iterator[tuple[Tensor, int]]:
+    """Positions 0..n-1 in chunks of 64, each with the number of its leading ones that count.
+
+    A last, smaller chunk is filled up with repetitions to a multiple of 16, at least 32: results do not depend on the
+    size of a chunk from 32 on, and a kernel library prepares itself anew for every new size.
+    """
+    for start in range(0, n, CHUNK):
+        rows = torch.arange(start, min(n, start + CHUNK))
+        size = max(SMALLEST_CHUNK, math.ceil(len(rows) / CHUNK_STEP) * CHUNK_STEP)
+        yield rows[torch.arange(size) % len(rows)], len(rows)
 
 
 def _paired_error(values: Tensor, before: Tensor | None) -> float | None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from clbench.engine.environment import Environment
-from clbench.engine.evaluation import SMALLEST_CHUNK, chunks
+from clbench.engine.evaluation import chunks
 from clbench.objectives import Objective
 from clbench.samples import Pool
 
@@ -74,14 +74,13 @@ class Features:
 
     def _compute(self, pool: Pool, cached: _Cached, missing: Tensor) -> None:
         model = self._model().eval()
-        for rows in chunks(len(missing)):
-            index = missing[rows]
-            padded = index if len(index) >= SMALLEST_CHUNK else index[torch.arange(SMALLEST_CHUNK) % len(index)]
-            raw = pool.inputs[padded].to(self._environment.device)
-            x, _ = self._objective.inputs(raw, pool.labels[padded].to(raw.device), "plain", None)
+        for filled, n in chunks(len(missing)):
+            index = missing[filled]
+            raw = pool.inputs[index].to(self._environment.device)
+            x, _ = self._objective.inputs(raw, pool.labels[index].to(raw.device), "plain", None)
             with torch.no_grad(), self._environment.autocast():
-                values = model.features(x)[: len(index)].float().cpu().numpy()
-            cached.put(index.numpy(), values)
+                values = model.features(x)[:n].float().cpu().numpy()
+            cached.put(index[:n].numpy(), values)
         self.computed += len(missing)
 
 

@@ -51,9 +51,13 @@ class Objective(ABC):
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Per-sample losses, float [B], in nats (per token for text)."""
 
+    def mean_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """The mean of `losses`, a scalar."""
+        return self.losses(outputs, y).mean()
+
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss of the model on a batch, a scalar."""
-        return self.losses(model(batch.x), batch.y).mean()
+        return self.mean_loss(model(batch.x), batch.y)
 
     @abstractmethod
     def decide(self, outputs: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from clbench.objectives.base import Objective
 from clbench.transforms import Normalise, augment
 
 if TYPE_CHECKING:
     from clbench.models import InputSpec
-    from clbench.samples import Batch
     from clbench.stream import EvalSet, Stream
 
 
@@ -40,8 +39,8 @@ class Classification(Objective):
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(outputs, y, reduction="none")
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        return F.cross_entropy(model(batch.x), batch.y)
+    def mean_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, y)
 
     def decide(self, outputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
         if generator is None:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from clbench.objectives.base import Objective
 
 if TYPE_CHECKING:
-    from clbench.samples import Batch
     from clbench.stream import EvalSet, Stream
 
 _LARGEST_EXPONENT = 709.0
@@ -42,8 +41,8 @@ class LanguageModeling(Objective):
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         return _token_losses(outputs, y).view(y.shape).mean(1)
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        return _token_losses(model(batch.x), batch.y).mean()
+    def mean_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return _token_losses(outputs, y).mean()
 
     def decide(self, outputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Tokens, int64 [B, T]."""

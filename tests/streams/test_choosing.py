@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from clbench.streams.blurry import blurred, blurry_classes
-from clbench.streams.choosing import hold_out, limited
-from clbench.streams.row_keys import mixed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clbench.errors import UserError
+from clbench.streams.blurry import blurred, blurry_classes
+from clbench.streams.choosing import hold_out, limited
+from clbench.streams.row_keys import mixed
 
 NAMES = ["a", "b", "c", "d", "e", "f"]
 

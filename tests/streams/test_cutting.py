@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from clbench.streams.class_order import arrival_order
-from clbench.streams.cutting import cut, task_sizes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clbench.errors import UserError
+from clbench.streams.class_order import arrival_order
+from clbench.streams.cutting import cut, task_sizes
 
 
 @given(st.integers(2, 400), st.data())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
-from clbench.streams.document_split import EVALUATION_FROM, SIDES, DocumentSplit, bucket, document_key
-from clbench.streams.generated import documents, generate
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clbench.streams.document_split import EVALUATION_FROM, SIDES, DocumentSplit, bucket, document_key
+from clbench.streams.generated import documents, generate
 
 TEXTS = st.lists(st.text(st.sampled_from("ab \n"), max_size=6), max_size=60)
 SHARES = st.sampled_from([0.0, 0.1, 0.5])

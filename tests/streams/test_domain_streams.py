@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clbench.streams.warping import permuted, rotated
 
 from clbench.errors import UserError
+from clbench.streams.warping import permuted, rotated
 
 WARPED = ("rotated-digits", "permuted-digits")
 

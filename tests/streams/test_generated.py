@@ -9,13 +9,13 @@ from hashlib import sha256
 from itertools import islice, pairwise
 
 import pytest
-from clbench.streams.generated import DOMAINS, documents, generate, letter_map
-from clbench.streams.generated_code import FUNCTIONS
-from clbench.streams.generated_prose import FACTS, Language
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clbench.errors import UserError
+from clbench.streams.generated import DOMAINS, documents, generate, letter_map
+from clbench.streams.generated_code import FUNCTIONS
+from clbench.streams.generated_prose import FACTS, Language
 
 SIZE = 60_000
 

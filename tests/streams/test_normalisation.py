@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clbench.streams.normalisation import KNOWN, statistics
 
 from clbench.data.digits import load_digits
 from clbench.errors import UserError
+from clbench.streams.normalisation import KNOWN, statistics
 
 
 def test_digits_constants_are_those_of_the_images() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from clbench.streams.row_keys import digest, reordered, row_keys
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clbench.streams.image_data import read_images
 
 from clbench.data import cache
 from clbench.data.layout import write_image_set
 from clbench.errors import UserError
 from clbench.samples import Samples
 from clbench.stream import Stream
+from clbench.streams.image_data import read_images
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 

@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clbench.streams.document_split import document_key
-from clbench.streams.generated import DOMAINS, generate
-from clbench.streams.text import TextShift
 
 from clbench.config import parse_config
 from clbench.data.layout import write_text_set
@@ -21,6 +18,9 @@ from clbench.errors import UserError
 from clbench.objectives.base import build_objective
 from clbench.samples import Samples
 from clbench.stream import Stream
+from clbench.streams.document_split import document_key
+from clbench.streams.generated import DOMAINS, generate
+from clbench.streams.text import TextShift
 
 SMALL = {"tokens": 6_400, "eval_blocks": 12}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from clbench.streams.generated import generate
-from clbench.streams.text import TextShift
 
 from clbench.config import parse_config
 from clbench.objectives.base import build_objective
+from clbench.streams.generated import generate
+from clbench.streams.text import TextShift
 
 
 @pytest.fixture(scope="module")
