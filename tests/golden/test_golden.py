@@ -1,0 +1,94 @@
+"""Golden numbers: every built-in strategy still gives what it gave when `expected.json` was written.
+
+A change of these numbers is a change of a method, of the engine or of a package. If it is intended, run
+`python tests/golden/regenerate.py` and say why in the message of the commit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+EXPECTED = Path(__file__).with_name("expected.json")
+NAMES = ("average", "average_incremental", "learning", "forgetting", "min_acc", "gap_depth")
+
+DIGITS = {"stream": "split-digits", "stream_settings": {"sizes": [3, 5, 2]}}
+PERMUTED = {"stream": "permuted-digits", "stream_settings": {"tasks": 3}}  # where penalties on weights do something
+TEXT = {
+    "stream": "text-shift",
+    "backbone": "byte-gpt?d=16,layers=1,ctx=16",
+    "stream_settings": {"context": 16, "tokens": 3000, "eval_blocks": 32},
+    "strategy_settings": {"steps": 30},
+}
+ON_DIGITS = ("finetune", "joint", "cumulative", "replay", "der++", "lwf")
+ON_PERMUTED: dict[str, dict[str, Any]] = {"finetune": {}, "ewc": {"ewc_lambda": 300}, "si": {"c": 10}}
+ON_TEXT = ("finetune", "joint", "cumulative", "replay", "ewc")
+CASES: dict[str, dict[str, Any]] = {
+    "nmc on digits": {"strategy": "nmc", **DIGITS},
+    "gdumb on digits": {"strategy": "gdumb", **DIGITS, "strategy_settings": {"epochs": 6}},
+    **{f"{name} on digits": {"strategy": name, **DIGITS, "strategy_settings": {"steps": 40}} for name in ON_DIGITS},
+    "der on digits": {"strategy": "der", **DIGITS, "strategy_settings": {"steps": 40, "alpha": 1.0}},
+    **{
+        f"{name} on permuted digits": {"strategy": name, **PERMUTED, "strategy_settings": {"steps": 150, **settings}}
+        for name, settings in ON_PERMUTED.items()
+    },
+    **{f"{name} on text": {"strategy": name, **TEXT} for name in ON_TEXT},
+}
+
+
+def tolerance(case: str, metric: str) -> float:
+    """How far another processor's rounding may carry a number: accuracies, or nats per token for text.
+
+    Means of pixels decide NMC: its numbers hold exactly. The depth of the gap is read from 64 to 256 samples at the
+    worst of a few moments, where one sample more or less is wrong.
+    """
+    if case.startswith("nmc"):
+        return 1e-6
+    return 0.04 if metric == "gap_depth" else 0.02
+
+
+def measure(case: str, folder: Path) -> dict[str, float | None]:
+    """Run a case under a folder, on one thread; its metrics."""
+    from clbench.launch import start_run
+    from clbench.spec import make_spec
+
+    _, record = start_run(make_spec({**CASES[case], "threads": 1, "device": "cpu"}), folder)
+    return {name: record["metrics"][name] for name in NAMES}
+
+
+def test_every_case_and_no_other_is_expected() -> None:
+    assert list(json.loads(EXPECTED.read_text())) == list(CASES)
+
+
+def test_every_built_in_strategy_has_a_case() -> None:
+    from clbench.registry import STRATEGIES, targets
+
+    built_in = {name for name, target in targets(STRATEGIES).items() if target.startswith("clbench.")}
+    assert {str(case["strategy"]) for case in CASES.values()} >= built_in
+
+
+def test_no_two_cases_of_a_stream_could_be_mistaken_for_each_other() -> None:
+    """A method whose effect is lost must not pass for what it falls back to."""
+    expected = json.loads(EXPECTED.read_text())
+    for one, other in combinations(CASES, 2):
+        if one.partition(" on ")[2] == other.partition(" on ")[2]:
+            apart = [abs(expected[one][m] - expected[other][m]) > tolerance(one, m) for m in NAMES]
+            assert any(apart), f"{one} and {other}"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_numbers(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLBENCH_CACHE", str(tmp_path / "cache"))
+    expected = json.loads(EXPECTED.read_text())[case]
+    measured = measure(case, tmp_path)
+    assert measured.keys() == expected.keys()
+    for name, value in expected.items():
+        wanted = value if value is None else pytest.approx(value, abs=tolerance(case, name))
+        assert measured[name] == wanted, name
