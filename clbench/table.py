@@ -99,6 +99,11 @@ class EvaluationTable:
         """A copy of the list of rows."""
         return list(self._rows)
 
+    @property
+    def last_step(self) -> int:
+        """Step of the row added last; -1 while there is none."""
+        return self._rows[-1].step if self._rows else -1
+
     def truncate(self, n: int) -> None:
         """Keep the first `n` rows (a checkpoint stores the length of the table up to it)."""
         if not 0 <= n <= len(self._rows):

@@ -19,6 +19,7 @@ from clbench.engine.services import Services
 from clbench.engine.session import Session
 from clbench.files import checksum
 from clbench.models import build_model, describe
+from clbench.models.modes import set_mode
 from clbench.models.tune import apply_tuning
 from clbench.objectives import Objective, build_objective
 from clbench.rng import Randomness
@@ -109,6 +110,7 @@ class ModelBuilder:
         if self.all_frozen:
             model.requires_grad_(False)
         self.frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+        self.release(model)
         model.to(self.environment.device)
         if self.environment.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -116,6 +118,13 @@ class ModelBuilder:
             model.compile()
         self.objective.fit(model.input)  # type: ignore[arg-type]
         return model
+
+    def release(self, model: nn.Module) -> None:
+        """Put the model into the state in which it is outside phases."""
+        set_mode(model, "train")
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in self.frozen)
+            parameter.grad = None
 
 
 def _weights_checksum(place: str | Path | None) -> list[str] | None:

@@ -49,8 +49,8 @@ class Evaluator:
     def boundary(self, step: int, tasks_seen: int, repeats: bool) -> list[Row]:
         """Rows of all sets, whole, and the trace rows of the subset at this switch, which cost nothing more.
 
-        repeats: steps were taken since the last switch; where the strategy does nothing in `end_task`, their last
-        trace row is the same evaluation and is written here.
+        repeats: steps were taken since the last evaluation; where the strategy does nothing in `end_task`, the trace
+        row of the last of them is the same evaluation and is written here.
         """
         with self.session.meters.seconds("seconds_evaluate"):
             sets = self.session.stream.eval_sets

@@ -21,6 +21,11 @@ class TableLog:
     def mark(self) -> tuple[int, int]:
         return len(self.table), self._file.tell()
 
+    @property
+    def last_step(self) -> int:
+        """Step of the latest row; -1 while there is none."""
+        return self.table.last_step
+
     def append(self, rows: list[Row]) -> None:
         self.table.extend(rows)
         self._file.write("".join(row.to_json() + "\n" for row in rows).encode())

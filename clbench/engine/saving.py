@@ -21,7 +21,7 @@ def saved_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors: dict[str, Tensor] = {}
     if session.services.features is None:  # a backbone that only gives features is frozen, and may not be built
         tensors |= {f"model/{name}": t for name, t in session.model.state_dict().items()}
-    slots = (session.active.slots() if session.active else {}) or session.carried
+    slots = session.active.slots() if session.active else session.carried
     tensors |= {f"optimizer/{name}/{slot}": t for name, s in slots.items() for slot, t in s.items()}
     tensors |= {f"snapshot/{name}": t for name, t in session.services.snapshots.tensors().items()}
     tensors |= {f"switch/{name}": t for name, t in session.evaluator.at_switch.items()}
@@ -36,7 +36,6 @@ def saved_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "state": packed,
         "meters": session.meters.state(),
         "table": [rows, length],
-        "last_switch": session.last_switch,
         "stopped_at_step": session.stopped_at_step,
         "warnings": session.warnings,
     }
@@ -72,7 +71,6 @@ def restore_state(session: Session, tensors: dict[str, Tensor], state: dict[str,
     session.evaluator.at_switch = _under("switch/", tensors)
     session.meters.load(state["meters"])
     session.table.rewind(*state["table"])
-    session.last_switch = state["last_switch"]
     session.stopped_at_step = state["stopped_at_step"]
     session.warnings += [w for w in state["warnings"] if w not in session.warnings]
     session.cursor = session.resumed_at = cursor

@@ -90,7 +90,6 @@ class Session:
         self._checkpoint_every = checkpoint_every
         self._checkpoint_cost = FIRST_CHECKPOINT_COST
         self._last_checkpoint = time.perf_counter()
-        self.last_switch = -1
         self.evaluator = Evaluator(self, evaluation_plan(self))
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -187,8 +186,9 @@ class Session:
             active.prepare(self.carried, fresh)
             self.active = active
             yield active
-            self.carried = active.slots() or self.carried
+            self.carried = active.slots()
             self.active = None
+            active.leave()
 
     def begin_task(self, task: Task) -> None:
         self._boundary_hook("begin_task", task)
@@ -253,9 +253,10 @@ class Session:
     def evaluate_boundary(self, tasks_seen: int) -> None:
         """All sets, whole; between two tasks this is the switch's trace evaluation, too."""
         self.random.enter("evaluation", self.step, tasks_seen)
-        repeats = self.step > self.last_switch and self.last_switch >= 0
-        self._append(self.evaluator.boundary(self.step, tasks_seen, repeats))
-        self.last_switch = self.step
+        with suppress(_StopEvaluating):
+            self._append(self.evaluator.boundary(self.step, tasks_seen, 0 <= self.table.last_step < self.step))
+            return
+        self._stop()
 
     def evaluate_trace(self, task: Task) -> None:
         """The fixed subset, inside a task."""
@@ -265,7 +266,7 @@ class Session:
     def evaluating(self) -> None:
         """Called between chunks: a boundary evaluation can be interrupted, nothing has changed since its cursor."""
         if self.interrupted and self.cursor.stage in (Stage.INITIAL, Stage.EVALUATE):
-            self._stop()
+            raise _StopEvaluating
 
     def _append(self, rows: list[Any]) -> None:
         self.table.append(rows)
@@ -322,6 +323,10 @@ class Session:
             self.services.features.flush()
         self.table.close()
         self.reporter.finished()
+
+
+class _StopEvaluating(Exception):
+    """Leave an evaluation before its end: the model gets its own weights back on the way."""
 
 
 class _StepCount(FlopCount):

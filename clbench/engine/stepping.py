@@ -80,10 +80,18 @@ class ActivePhase:
         if self.phase.optimizer is not None or self.session.services.features is None:
             set_mode(self.session.model, self.phase.mode)
 
+    def leave(self) -> None:
+        """Outside phases everything that may be trained is trainable, in train mode, without gradients.
+
+        So hooks between phases find the same on resuming as in an uninterrupted run.
+        """
+        if self.session.services.features is None:
+            self.session.builder.release(self.session.model)
+
     def slots(self) -> Slots:
-        """The optimiser's tensors by parameter name."""
+        """The optimiser's tensors by parameter name; where the phase has no optimiser, those carried through it."""
         if self.phase.optimizer is None:
-            return {}
+            return self.session.carried
         return slots_of(self.optimizer, {p: name for name, p in self.session.model.named_parameters()})
 
     @property
@@ -161,6 +169,7 @@ class ActivePhase:
 
     def evaluation_due(self, step: int) -> bool:
         """Whether to evaluate after this step. A task's last evaluation may be the boundary's own: not done twice."""
-        if self.last and step + 1 == self.length and self.session.evaluator.last_step_is_boundary():
+        ends = step + 1 == self.length or self.session.budget_spent()
+        if ends and self.last and self.session.evaluator.last_step_is_boundary():
             return False
-        return step + 1 in self.evaluation_steps
+        return step + 1 in self.evaluation_steps or (ends and bool(self.evaluation_steps))
