@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def start_run(
     Raises UserError for what is wrong with the specification or the output folder, RunFailed or Interrupted with the
     record already written.
     """
-    built = _Built(spec)
+    built = Prepared(spec)
     folder = _new_folder(out / "runs" / _safe(built.stream.name) / _safe(strategy_label(spec.strategy)), built.spec)
     with _locked(folder):
         try:
@@ -56,7 +56,7 @@ def resume_run(folder: Path, reporter: Reporter | None = None, checkpoint_every:
         raise UserError(f"{folder} is complete: nothing to resume (`clbench runs show {folder}`)")
     with _locked(folder):
         spec = make_spec(read_spec_file(folder / "config.yaml"), f"{folder / 'config.yaml'}")
-        built = _Built(spec)
+        built = Prepared(spec)
         session = built.session(folder, reporter or Reporter(), checkpoint_every)
         _same_conditions(record, opening_record(session, folder.name, built.sources), folder)
         record |= {"status": "running", "error": None}
@@ -64,7 +64,7 @@ def resume_run(folder: Path, reporter: Reporter | None = None, checkpoint_every:
         return _drive(session, record)
 
 
-class _Built:
+class Prepared:
     """Stream, strategy class and settings of a specification, checked; `spec` holds every setting in full."""
 
     def __init__(self, spec: RunSpec) -> None:
@@ -128,8 +128,9 @@ def _drive(session: Session, record: Record) -> Record:
     try:
         _finish(session, record, status, str(error) if error else None)
     except OSError as failure:
-        raise error or _disk_error(failure, session.folder) from None
+        error = error or _disk_error(failure, session.folder)
     if error is not None:
+        error.folder = session.folder
         raise error
     return record
 
@@ -172,7 +173,8 @@ def _interruptible(session: Session) -> Iterator[None]:
         if session.interrupted:
             raise KeyboardInterrupt
         session.interrupted = True
-        session.reporter.note("stopping at the next step (Ctrl-C again: at once)")
+        with suppress(RuntimeError):  # in the middle of another write to the terminal
+            session.reporter.note("stopping at the next step (Ctrl-C again: at once)")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

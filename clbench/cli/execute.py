@@ -91,12 +91,13 @@ def _watched(go: Callable[[Display], tuple[Path, Record]], handling: Handling, s
             folder, record = go(display)
         outcome = Outcome(folder, record)
     except ClbenchError as error:
-        if display.folder is None:
+        folder = error.folder or display.folder
+        if folder is None:
             raise
-        if isinstance(error, UserError) and _has_no_rows(display.folder):
-            shutil.rmtree(display.folder, ignore_errors=True)  # a mistake in the specification: there is no run to keep
+        if isinstance(error, UserError) and _has_no_rows(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # a mistake in the specification: there is no run to keep
             raise
-        outcome = Outcome(display.folder, read_record(display.folder), error)
+        outcome = Outcome(folder, read_record(folder), error)
     if handling.tracking and not isinstance(outcome.error, Interrupted):
         with _stdout_to_stderr(True):
             _track(outcome.folder)
