@@ -7,6 +7,7 @@ cached the backbone is not even built.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import zlib
 from collections.abc import Callable
@@ -43,7 +44,7 @@ class Features:
         self._objective = objective
         self._environment = environment
         self._folder = folder
-        self._pools: dict[int, _Cached] = {}
+        self._pools: dict[Pool, _Cached] = {}
 
     def read(self, pool: Pool, index: Tensor) -> Tensor:
         """Features of these rows of the pool: float32 [len(index), d], on the CPU."""
@@ -63,14 +64,14 @@ class Features:
             cached.write()
 
     def _cached(self, pool: Pool) -> _Cached:
-        if id(pool) not in self._pools:
+        if pool not in self._pools:
             key = None
             if self._folder is not None:
                 key = sha256(
                     json.dumps([VERSION, _pool_key(pool), self._identity], sort_keys=True).encode()
                 ).hexdigest()
-            self._pools[id(pool)] = _Cached(len(pool.labels), self._folder / key if self._folder and key else None)
-        return self._pools[id(pool)]
+            self._pools[pool] = _Cached(len(pool.labels), self._folder / key if self._folder and key else None)
+        return self._pools[pool]
 
     def _compute(self, pool: Pool, cached: _Cached, missing: Tensor) -> None:
         model = self._model().eval()
@@ -110,17 +111,26 @@ class _Cached:
         self._new = True
 
     def write(self) -> None:
+        """Add to what other runs have written by now; one run writes at a time."""
         if not self._new or self._folder is None:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for name, array in (("values", self.values), ("done", self.done)):
-                partial = self._folder / f".{name}.{id(self)}.npy"
-                np.save(partial, array)  # type: ignore[arg-type]
-                partial.replace(self._folder / f"{name}.npy")
+            with (self._folder / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._take_over(_Cached(len(self.done), self._folder))
+                for name, array in (("values", self.values), ("done", self.done)):
+                    partial = self._folder / f".{name}.npy"
+                    np.save(partial, array)  # type: ignore[arg-type]
+                    partial.replace(self._folder / f"{name}.npy")
             self._new = False
         except OSError:
             self._folder = None
+
+    def _take_over(self, other: _Cached) -> None:
+        theirs = (other.done & ~self.done).nonzero()[0]
+        if len(theirs) and other.values is not None:
+            self.put(theirs, other.values[theirs])
 
 
 def _pool_key(pool: Pool) -> list[Any]:
