@@ -22,10 +22,11 @@ def derive_seed(seed: int, concern: str, *place: int | str) -> int:
 
 
 class Randomness:
-    """All random sources of one run."""
+    """All random sources of one run; with `cuda`, the GPUs' generators as well."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, cuda: bool = False) -> None:
         self.seed = seed
+        self.cuda = cuda
         self._place: tuple[int | str, ...] = ("start",)
         self._generators: dict[str, torch.Generator] = {}
         self._seeded_at: dict[str, tuple[int | str, ...]] = {}
@@ -38,7 +39,7 @@ class Randomness:
         self._place = place
         value = derive_seed(self.seed, "model", *place)
         torch.default_generator.manual_seed(value)
-        if torch.cuda.is_available():
+        if self.cuda:
             torch.cuda.manual_seed_all(value)
         np.random.seed(value & 0xFFFFFFFF)
         random.seed(value)

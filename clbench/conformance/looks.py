@@ -255,7 +255,7 @@ class PredictionLook(Look):
         order = torch.arange(n) if order is None else order
         session.random.enter("evaluation", session.step, -1)
         found = []
-        with session.evaluator._evaluating(deployed=True):
+        with session.evaluator.evaluating(deployed=True):
             for rows in order.tensor_split(max(1, n // size)):
                 batch = session.services.batch(samples, rows, "plain")
                 with session.environment.autocast():

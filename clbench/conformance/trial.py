@@ -13,7 +13,7 @@ from clbench.conformance.child import ChildFailed, in_child
 from clbench.engine.reporter import Reporter
 from clbench.engine.saving import final_state_hash
 from clbench.errors import ClbenchError, UserError
-from clbench.launch import _Built, resume_run, start_run
+from clbench.launch import Prepared, resume_run, start_run
 from clbench.registry import load_strategy
 from clbench.run import run
 from clbench.spec import RunSpec, make_spec
@@ -136,7 +136,7 @@ def short_settings(strategy: str, **changes: Any) -> dict[str, Any]:
 
 def warm_up(trial: Trial) -> None:
     """Import what runs import, here in the parent, by running the empty strategy; children need not import it again."""
-    built = _Built(trial.spec(eval_grid="none"))
+    built = Prepared(trial.spec(eval_grid="none"))
     built.strategy = Strategy
     built.config = Strategy.Config(**{**asdict(built.stream.training), "steps": 2})
     built.spec = built.spec.model_copy(update={"backbone": built.stream.default_model})
@@ -161,7 +161,7 @@ def _whole(
     from clbench.metrics import compute
 
     os.environ["CLBENCH_CACHE"] = str(folder / "cache")
-    built = _Built(spec)
+    built = Prepared(spec)
     if alter is not None:
         built.stream = alter(built.stream)
     session = built.session(folder, look, None)

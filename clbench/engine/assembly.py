@@ -43,7 +43,7 @@ def assemble(
     spec = spec.model_copy(update=environment.resolved())
     objective = build_objective(stream)
     builder = ModelBuilder(spec, stream, objective, environment, strategy.inputs == "features")
-    random = Randomness(spec.seed)
+    random = Randomness(spec.seed, environment.device.type == "cuda")
     features = None
     if strategy.inputs == "features":
         features = Features(builder.identity(), lambda: services.model, objective, environment, _cache_folder())
@@ -95,7 +95,7 @@ class ModelBuilder:
 
         stream = self.stream
         images = stream.objective == "classification"
-        with _own_randomness(Randomness(self.spec.seed)):
+        with _own_randomness(Randomness(self.spec.seed, self.environment.device.type == "cuda")):
             model = build_model(
                 self.spec.backbone or "",
                 channels=stream.input_shape[0] if images else 0,

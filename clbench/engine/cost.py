@@ -38,7 +38,8 @@ class Meters:
     """Running totals; saved in checkpoints, so that a resumed run's cost is the whole run's.
 
     FLOPs of training are counted on the second step of each phase (the first, where there is one only) and multiplied;
-    those of hooks outside steps are counted whole; those of evaluation are counted on one chunk and multiplied.
+    those of hooks outside steps are counted whole; those of evaluation are counted on the first chunk of each boundary
+    evaluation and multiplied up to the next.
     """
 
     def __init__(self) -> None:
@@ -95,11 +96,17 @@ class Meters:
 
     def state(self) -> dict[str, Any]:
         before = {"total": self.total_seconds(), "loop": self.loop_seconds()}
-        return {"totals": self.totals, "per_step": self.flops_per_step, "before": before}
+        return {
+            "totals": self.totals,
+            "per_step": self.flops_per_step,
+            "per_evaluation": self.flops_per_evaluation,
+            "before": before,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         self.totals.update(state["totals"])
         self.flops_per_step = state["per_step"]
+        self.flops_per_evaluation = state["per_evaluation"]
         self._before = state["before"]
 
     def summary(self) -> dict[str, Any]:

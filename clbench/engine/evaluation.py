@@ -54,6 +54,7 @@ class Evaluator:
         """
         with self.session.meters.seconds("seconds_evaluate"):
             sets = self.session.stream.eval_sets
+            self.session.meters.flops_per_evaluation = None
             values = self._values(sets, None)
             rows = self._rows("boundary", step, tasks_seen, values, {})
             if overrides(self.session.strategy, "deploy"):
@@ -94,7 +95,7 @@ class Evaluator:
         n_classes = session.n_classes()
         scorable = [s for s in sets if session.objective.scorable(s, n_classes)]
         values: dict[str, Tensor | None] = {s.name: None for s in sets}
-        with self._evaluating(deployed):
+        with self.evaluating(deployed):
             for group in self._groups(scorable):
                 values |= self._one_pass(group, subsets)
         return values
@@ -144,7 +145,7 @@ class Evaluator:
 
     @contextmanager
     def _counted(self, n: int) -> Iterator[None]:
-        """FLOPs: counted on the first chunk, multiplied by the samples afterwards."""
+        """FLOPs: counted on a boundary's first chunk, multiplied by the samples until the next boundary."""
         meters = self.session.meters
         if meters.flops_per_evaluation is None:
             with FlopCount() as count:
@@ -155,7 +156,7 @@ class Evaluator:
         meters.add("flops_evaluate", meters.flops_per_evaluation * n)
 
     @contextmanager
-    def _evaluating(self, deployed: bool) -> Iterator[None]:
+    def evaluating(self, deployed: bool) -> Iterator[None]:
         """Eval mode, no gradients, the deployed weights; everything as it was afterwards."""
         session = self.session
         if session.services.features is not None:

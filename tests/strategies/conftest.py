@@ -12,7 +12,7 @@ import torch
 
 from clbench.engine.reporter import Reporter
 from clbench.engine.session import Session
-from clbench.launch import _Built
+from clbench.launch import Prepared
 from clbench.run import run
 from clbench.spec import make_spec
 
@@ -48,7 +48,7 @@ def drive(tmp_path: Path) -> Drive:
         values = {"strategy": strategy, "strategy_settings": settings or {}, "eval_grid": "none", "threads": 1}
         folder = folder or tmp_path / f"run{next(numbers)}"
         folder.mkdir(exist_ok=True)
-        built = _Built(make_spec({**values, **job, **more}))
+        built = Prepared(make_spec({**values, **job, **more}))
         session = built.session(folder, Stopper(stop_at), None)
         try:
             run(session)
