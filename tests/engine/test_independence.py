@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from clbench.engine.reporter import Reporter
 from clbench.engine.session import Session
-from clbench.launch import _Built, start_run
+from clbench.launch import Prepared, start_run
 from clbench.models import build_model
 from clbench.spec import make_spec
 
@@ -46,7 +46,7 @@ def _one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
     """A run of finetune on the digits, its first task built, nothing trained."""
-    built = _Built(make_spec({**SMALL, "strategy": "finetune"}))
+    built = Prepared(make_spec({**SMALL, "strategy": "finetune"}))
     one = built.session(tmp_path, Reporter(), None)
     one.start()
     one.build(one.stream.tasks[0])
@@ -136,13 +136,13 @@ def test_keeping_only_the_rows_in_use_changes_nothing(
 ) -> None:
     spec = make_spec({**SMALL, "strategy": strategy, "strategy_settings": {"steps": 6}})
     sizes: list[int] = []
-    build = _Built.__init__
+    build = Prepared.__init__
 
-    def noting(self: _Built, spec: Any) -> None:
+    def noting(self: Prepared, spec: Any) -> None:
         build(self, spec)
         sizes.append(len(self.stream.tasks[0].train.pool.labels))
 
-    monkeypatch.setattr(_Built, "__init__", noting)
+    monkeypatch.setattr(Prepared, "__init__", noting)
     small = outcome(start_run(spec, tmp_path / "small")[0])
     monkeypatch.setattr("clbench.launch.compacted", lambda stream: stream)
     large = outcome(start_run(spec, tmp_path / "large")[0])
@@ -153,7 +153,7 @@ def test_keeping_only_the_rows_in_use_changes_nothing(
 @pytest.mark.parametrize("kind", ["boundary", "trace"])
 def test_evaluation_leaves_running_statistics_alone(tmp_path: Path, kind: str) -> None:
     spec = {**SMALL, "strategy": "finetune", "backbone": "slim-resnet18"}
-    built = _Built(make_spec(spec))
+    built = Prepared(make_spec(spec))
     session = built.session(tmp_path, Reporter(), None)
     session.start()
     session.build(session.stream.tasks[0])
