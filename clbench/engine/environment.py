@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from clbench.engine.cost import FlopCount
+from clbench.engine.uncompiled import keep_compiler_out
 from clbench.errors import UserError
 from clbench.spec import RunSpec
 
@@ -33,6 +35,9 @@ class Environment:
     def apply(self) -> None:
         """Set threads and, on a GPU, deterministic algorithms."""
         torch.set_num_threads(self.threads)
+        if not self.compile:
+            keep_compiler_out(FlopCount, "__torch_dispatch__")
+            keep_compiler_out(torch.optim.Optimizer, "add_param_group", "zero_grad", "state_dict")
         if self.device.type == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)

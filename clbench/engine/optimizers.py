@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -22,6 +23,12 @@ def build_optimizer(how: Optimizer, groups: list[dict[str, Any]]) -> torch.optim
     for group in optimizer.param_groups:
         group["peak_lr"] = group["lr"]
     return optimizer
+
+
+def update(optimizer: torch.optim.Optimizer) -> None:
+    """One step of the optimiser, without torch's wrappers (profiler, hooks, breaks for its compiler)."""
+    with torch.no_grad():
+        inspect.unwrap(type(optimizer).step)(optimizer)
 
 
 def slots_of(optimizer: torch.optim.Optimizer, names: dict[Any, str]) -> Slots:

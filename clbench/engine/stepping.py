@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clbench.engine.cursor import Cursor, Stage
 from clbench.engine.hooks import hook, overrides
-from clbench.engine.optimizers import Slots, build_optimizer, set_slots, slots_of
+from clbench.engine.optimizers import Slots, build_optimizer, set_slots, slots_of, update
 from clbench.engine.sampling import Sampler
 from clbench.errors import RunFailed, UserError
 from clbench.models.modes import set_mode
@@ -115,7 +115,8 @@ class ActivePhase:
         """Loss, backward, `after_backward`, clip, optimiser step: one update. Gradient-free phases have none."""
         if self.phase.optimizer is None:
             return
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters.values():
+            parameter.grad = None
         with self.session.count_flops(self):
             loss = self._loss(batch)
             loss.backward()
@@ -127,7 +128,7 @@ class ActivePhase:
         rate = factor(self.phase.schedule, self.step, self.length)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * rate
-        self.optimizer.step()
+        update(self.optimizer)
 
     def after_step(self, batch: Batch) -> None:
         with hook(self.strategy, "after_step", self.task.index, self.session.log), torch.no_grad():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +79,13 @@ def test_a_run_on_the_cpu_leaves_the_gpus_alone(monkeypatch: pytest.MonkeyPatch)
     assert not seeded
     Randomness(0, cuda=True).enter("setup")
     assert seeded
+
+
+def test_a_run_does_not_import_torchs_compiler(tmp_path: Path) -> None:
+    settings = ["--set", "steps=2", "--set", "batch_size=16"]
+    words = ["run", "finetune", "split-digits", "--quiet", "--threads", "1", *settings, "--out", str(tmp_path)]
+    program = f"import sys; from clbench.cli import main; main({words!r}); print('torch._dynamo' in sys.modules)"
+    environment = {**os.environ, "CLBENCH_TRACKING": "off", "CLBENCH_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert list(tmp_path.glob("runs/*/*/*/evaluations.parquet"))
