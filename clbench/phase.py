@@ -76,7 +76,8 @@ class Phase:
     """One stretch of steps.
 
     data: the samples to draw from, or a function returning them (called on every entry, fresh or resumed: a memory's
-    contents, generated features); it must depend on nothing but the strategy's state.
+    contents, generated features); it must depend on nothing but the strategy's state, and on nothing that the phase's
+    own steps change.
     view: "train" (augmented) or "plain". epochs or steps: its length; a last, smaller batch is kept.
     loss, after_step, begin: default to the strategy's `loss` and `after_step`, and to nothing. `begin` runs once, on
     fresh entry. No work belongs between phases.

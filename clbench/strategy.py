@@ -168,7 +168,7 @@ class Strategy:
         return self._services.snapshots.get(name)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Parameters trained in this phase, by name."""
+        """Parameters trained in this phase, by name; in hooks outside phases, all that may be trained."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def squared_gradients(self, samples: Samples, labels: str = "true", limit: int | None = None) -> dict[str, Tensor]:
