@@ -88,13 +88,13 @@ def _watched(go: Callable[[Display], tuple[Path, Record]], handling: Handling, s
     display = make_display(f"{strategy} on {stream}", handling.quiet)
     try:
         with display, _stdout_to_stderr(handling.as_json):
-            folder, record = go(display)
-        outcome = Outcome(folder, record)
+            done, record = go(display)
+        outcome = Outcome(done, record)
     except ClbenchError as error:
         folder = error.folder or display.folder
         if folder is None:
             raise
-        if isinstance(error, UserError) and _has_no_rows(folder):
+        if isinstance(error, UserError) and _has_no_scores(folder):
             shutil.rmtree(folder, ignore_errors=True)  # a mistake in the specification: there is no run to keep
             raise
         outcome = Outcome(folder, read_record(folder), error)
@@ -104,10 +104,13 @@ def _watched(go: Callable[[Display], tuple[Path, Record]], handling: Handling, s
     return outcome
 
 
-def _has_no_rows(folder: Path) -> bool:
-    """Whether nothing has been evaluated or saved: the run never began."""
-    logs = [folder / "evaluations.jsonl", folder / "evaluations.parquet"]
-    return not (folder / "checkpoint").exists() and not any(log.exists() and log.stat().st_size for log in logs)
+def _has_no_scores(folder: Path) -> bool:
+    """Whether nothing has been scored or saved (an empty head gives rows of null): the run never began."""
+    if (folder / "checkpoint").exists():
+        return False
+    log = folder / "evaluations.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return all('"value": null' in line for line in lines)
 
 
 def _report(outcome: Outcome, handling: Handling) -> int:

@@ -33,10 +33,14 @@ def summary(folder: Path, record: Record) -> str:
     """The text, ending in a newline; for every status."""
     metrics = record["metrics"]
     lines = [_headline(record), ""]
-    if metrics.get("matrix"):
-        lines += [*_matrix(record, metrics["matrix"]), ""]
-        lines += [*_metrics(metrics, record["stream"]["direction"]), ""]
+    matrix = metrics.get("matrix")
+    if matrix and (matrix["rows"] or any(value is not None for value in matrix["initial"] or ())):
+        lines += [*_matrix(record, matrix), ""]
+        if values := _metrics(metrics, record["stream"]["direction"]):
+            lines += [*values, ""]
         lines += [*_gap(metrics), ""]
+    elif matrix:
+        lines += ["no task was finished: there are no scores yet", ""]
     lines += _why_nothing(metrics)
     lines += _cost(record)
     lines += [f"warning  {' '.join(str(text).split())}" for text in record.get("warnings") or ()]

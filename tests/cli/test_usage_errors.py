@@ -71,6 +71,13 @@ def test_one_line_and_code_2(cli: Cli, tmp_path: Path, arguments: list[str], wor
     assert not (tmp_path / "results").exists()
 
 
+def test_a_model_that_is_built_late_leaves_no_run(cli: Cli, tmp_path: Path) -> None:
+    answer = cli("run", "nmc", "split-digits", "--backbone", "timm:vit_tini")
+    assert answer.code == 2 and answer.out == ""
+    assert "'vit_tini'" in answer.error()
+    assert not list((tmp_path / "results").glob("runs/*/*/*"))
+
+
 def test_a_key_of_both_must_be_prefixed(cli: Cli, tmp_path: Path) -> None:
     method = tmp_path / "both.py"
     method.write_text(
