@@ -59,7 +59,7 @@ def run(
         str | None, typer.Option(metavar="LIST", help="Several runs, as in 0-4 or 0,3,7, and their mean.")
     ] = None,
     backbone: Annotated[str | None, typer.Option(metavar="SPEC", help="A model: `clbench list models`.")] = None,
-    head: Annotated[str | None, typer.Option(metavar="KIND", help="linear or cosine. [linear]")] = None,
+    head: Annotated[str | None, typer.Option(metavar="KIND", help="linear, cosine or prototype. [linear]")] = None,
     tune: Annotated[str | None, typer.Option(metavar="WHAT", help="full, lora, ... [full]")] = None,
     schedule: Annotated[str | None, typer.Option(metavar="NAME", help="`clbench list schedules`.")] = None,
     eval_grid: Annotated[
