@@ -91,13 +91,13 @@ def _watched(go: Callable[[Display], tuple[Path, Record]], handling: Handling, s
             done, record = go(display)
         outcome = Outcome(done, record)
     except ClbenchError as error:
-        folder = error.folder or display.folder
-        if folder is None:
+        where = error.folder or display.folder
+        if where is None:
             raise
-        if isinstance(error, UserError) and _has_no_scores(folder):
-            shutil.rmtree(folder, ignore_errors=True)  # a mistake in the specification: there is no run to keep
+        if isinstance(error, UserError) and _has_no_scores(where):
+            shutil.rmtree(where, ignore_errors=True)  # a mistake in the specification: there is no run to keep
             raise
-        outcome = Outcome(folder, read_record(folder), error)
+        outcome = Outcome(where, read_record(where), error)
     if handling.tracking and not isinstance(outcome.error, Interrupted):
         with _stdout_to_stderr(True):
             _track(outcome.folder)

@@ -82,6 +82,13 @@ class Evaluator:
             values = self._values(self._traced(tasks_seen + 1), self.subsets)
             return self._rows("trace", step, tasks_seen, values, self.at_switch)
 
+    def diverged(self, step: int, tasks_seen: int) -> list[Row]:
+        """Trace rows of NaN: the run ended inside a task, without weights to score."""
+        if self.plan.points == 0:
+            return []
+        nothing = {s.name: torch.full((len(self.subsets[s.name]),), math.nan) for s in self._traced(tasks_seen + 1)}
+        return self._rows("trace", step, tasks_seen, nothing, {})
+
     def _traced(self, tasks: int) -> list[EvalSet]:
         return [s for s in self.session.stream.eval_sets if s.belongs_to is None or s.belongs_to < tasks]
 

@@ -240,6 +240,8 @@ class Session:
         return self.stopped_at_step is not None
 
     def diverged(self, task: int, step: int, phase: str) -> NoReturn:
+        """Stop here. The table says so, too: every set that is traced scores NaN at the step that failed."""
+        self._append(self.evaluator.diverged(self.step + 1, task))
         raise Diverged(f"the loss is not finite in task {task}, phase {phase!r}, step {step}: try a lower --set lr=...")
 
     def stored_bytes(self) -> int:
