@@ -239,14 +239,34 @@ def _conv2d(layer: nn.Module, inputs: Tensor, delta: Tensor) -> Squares:
     assert isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str)
     (top, left), (down, across), (rows, columns) = layer.padding, layer.stride, layer.dilation
     padded = F.pad(inputs, (left, left, top, top)).contiguous()
+    bias = delta.sum((2, 3)).square().sum(0)
+    if layer.stride == layer.dilation == (1, 1):
+        return {"weight": _unit_stride(padded, delta, *layer.kernel_size), "bias": bias}
     sample, channel, row, column = padded.stride()
     windows = padded.as_strided(
         (*inputs.shape[:2], *layer.kernel_size, *delta.shape[2:]),
         (sample, channel, row * rows, column * columns, row * down, column * across),
     )
-    delta = delta.flatten(2)
-    squares = _summed_squares(delta, windows).view(layer.weight.shape)
-    return {"weight": squares, "bias": delta.sum(2).square().sum(0)}
+    return {"weight": _summed_squares(delta.flatten(2), windows).view(layer.weight.shape), "bias": bias}
+
+
+def _unit_stride(padded: Tensor, delta: Tensor, height: int, width: int) -> Tensor:
+    """The same without copying windows: [B, i, H, W] and [B, o, h, w] to [o, i, height, width].
+
+    With rows laid end to end and the output's gradient filled up with zeros to the input's width, what a weight met is
+    one run of the input, shifted by the weight's place in the kernel.
+    """
+    extra = width - 1
+    wide = F.pad(delta, (0, extra)).flatten(2)
+    wide = wide[..., : wide.shape[2] - extra]
+    flat, line, length = padded.flatten(2), padded.shape[3], wide.shape[2]
+    squares = delta.new_empty(delta.shape[1], padded.shape[1], height, width)
+    for place in range(height * width):
+        i, j = divmod(place, width)
+        start = i * line + j
+        met = flat[..., start : start + length].transpose(1, 2)
+        squares[:, :, i, j] = torch.bmm(wide, met).square_().sum(0)
+    return squares
 
 
 def _batch_norm(layer: nn.Module, inputs: Tensor, delta: Tensor) -> Squares:

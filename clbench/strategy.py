@@ -148,7 +148,8 @@ class Strategy:
         return Phase(name=name, data=data, **{**settings, **changes})
 
     def memory(self, size: int, policy: str = "reservoir") -> Memory:
-        """A new sample memory (see `clbench.memory`); keep it in `self.state`. Needs `stores_samples`."""
+        """A new memory (see `clbench.memory`); keep it in `self.state`. Needs `stores_samples`, or `stores_features`
+        where `inputs` are features."""
         return self._services.memory(size, policy)
 
     def replay(self, memory: Memory, n: int, view: Literal["train", "plain"] = "train") -> Batch | None:

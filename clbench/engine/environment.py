@@ -28,7 +28,8 @@ class Environment:
         on_gpu = spec.device == "cuda" or (spec.device == "auto" and torch.cuda.is_available())
         self.device = torch.device("cuda" if on_gpu else "cpu")
         self.precision = ("bf16" if on_gpu else "fp32") if spec.precision == "auto" else spec.precision
-        self.channels_last = on_gpu if spec.channels_last is None else spec.channels_last
+        quicker = on_gpu or self.precision == "bf16"  # in fp32 on a CPU it depends on the model
+        self.channels_last = quicker if spec.channels_last is None else spec.channels_last
         self.compile = spec.compile
         self.threads = spec.threads or len(os.sched_getaffinity(0))
 

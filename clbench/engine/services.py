@@ -69,14 +69,18 @@ class Services:
         index = samples.index[positions]
         labels = samples.pool.labels[index]
         if self.features is not None:
-            x = self.features.read(samples.pool, index).to(self.device)
+            stored = samples.pool.inputs  # images, or what a memory keeps of them: features
+            x = stored[index] if stored.is_floating_point() else self.features.read(samples.pool, index)
+            x = x.to(self.device)
             return Batch(x=x, y=labels.to(self.device), raw=x, labels=labels, index=index, epoch=epoch)
         raw = samples.pool.inputs[index]
         x, y = self.transform(raw, labels, view)
         return Batch(x=x, y=y, raw=raw, labels=labels, index=index, epoch=epoch)
 
     def transform(self, raw: Tensor, labels: Tensor, view: Literal["train", "plain"]) -> tuple[Tensor, Tensor]:
-        """Model inputs and targets, on the device."""
+        """Model inputs and targets, on the device. Features are inputs as they are."""
+        if self.features is not None:
+            return raw.to(self.device), labels.to(self.device)
         generator = self._random.generator("augment") if view == "train" else None
         return self.objective.inputs(raw.to(self.device), labels.to(self.device), view, generator)
 
@@ -90,7 +94,10 @@ class Services:
     def memory(self, size: int, policy: str) -> Memory:
         from clbench.memory import Memory
 
-        self._declared("stores_samples", "keeps samples in a memory")
+        if self.features is None:
+            self._declared("stores_samples", "keeps samples in a memory")
+        else:
+            self._declared("stores_features", "keeps features in a memory")
         return Memory(size, policy)
 
     def replay(self, memory: Memory, n: int, view: Literal["train", "plain"]) -> Batch | None:

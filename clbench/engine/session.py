@@ -200,7 +200,8 @@ class Session:
         limit = self.spec.budget.get("memory")
         if limit is not None and stored > limit:
             raise RunFailed(
-                f"the strategy stores {stored:,} bytes after task {task.index}; --budget memory={limit:,.0f}"
+                f"the strategy stores {stored:,} bytes after task {task.index}, over --budget memory={limit:,.0f}: "
+                "let it store less, or raise the budget"
             )
 
     def _boundary_hook(self, name: str, task: Task) -> None:

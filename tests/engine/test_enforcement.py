@@ -103,7 +103,7 @@ def test_the_memory_budget_is_kept(refused: Refused) -> None:
     """
     message = refused(body, budget={"memory": 1000})
     assert message.startswith("the strategy stores ")
-    assert message.endswith("bytes after task 0; --budget memory=1,000")
+    assert "bytes after task 0, over --budget memory=1,000: let it store less" in message
 
 
 def test_online_data_are_seen_once(refused: Refused) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -154,8 +155,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert (record["status"], record["error"]) == ("diverged", message)
     assert record["cost"]["steps"] == 8
     table = EvaluationTable.read(folder / "evaluations.parquet")
-    assert max(row.step for row in table) == 8
-    assert record["metrics"]
+    after = [row for row in table if row.step > 8]
+    assert {row.step for row in after} == {9} and all(math.isnan(row.value or 0.0) for row in after)
+    assert all(math.isfinite(row.value) for row in table if row.step <= 8 and row.value is not None)
+    assert [(gap["eval_set"], gap["status"]) for gap in record["metrics"]["gap"]] == [("task0", "diverged")]
 
 
 # -- disks -------------------------------------------------------------------------------------------------------

@@ -48,3 +48,39 @@ def test_a_pool_that_takes_the_place_of_another_is_told_apart(tmp_path: Path) ->
     features = reader(tmp_path)
     for start in range(5):
         assert float(features.read(pool(start), torch.tensor([3]))) == 2.0 * (start + 3)
+
+
+KEEPING = """
+from clbench.strategies.nmc import NMC
+from clbench.strategy import Needs, Phase
+
+
+class Keeping(NMC):
+    needs = Needs(gradient_free=True, stores_features=True)
+
+    def setup(self):
+        super().setup()
+        self.state.memory = self.memory(30)
+
+    def phases(self, task):
+        again = Phase("again", self.state.memory.samples, "plain", epochs=1, optimizer=None, after_step=self.look)
+        return [*super().phases(task), again]
+
+    def after_step(self, batch):
+        super().after_step(batch)
+        self.state.memory.add(batch, self.generator("memory"))
+
+    def look(self, batch):
+        replayed = self.replay(self.state.memory, 7)
+        assert batch.x.shape == (len(batch), 64) and replayed.x.shape == (7, 64)
+        assert batch.x.is_floating_point() and bool((batch.x == batch.raw).all())
+"""
+
+
+def test_a_memory_of_features_is_replayed_as_it_is(runs: Any, outcome: Any, tmp_path: Path) -> None:
+    file = tmp_path / "keeping.py"
+    file.write_text(KEEPING)
+    kept = outcome(runs.finish("kept", runs.spec(str(file))))
+    plain = outcome(runs.finish("plain", runs.spec("nmc")))
+    boundary = [[row for row in r["table"] if row["kind"] == "boundary"] for r in (kept, plain)]
+    assert [row["value"] for row in boundary[0]] == [row["value"] for row in boundary[1]]
