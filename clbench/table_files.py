@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import difflib
 import io
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from clbench.errors import UserError
+from clbench.files import write_atomically
 from clbench.table import COLUMNS, Row
 
 REQUIRED = {
@@ -53,17 +52,11 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
         [pa.field(name, types.get(name, pa.string()), nullable=name not in required) for name in COLUMNS]
     )
     table = _arrow_table(rows, schema)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd", write_page_checksum=True)
     try:
-        with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        write_atomically(path, content.getvalue())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         reason = error.strerror or str(error)
         raise UserError(f"{path}: cannot be written ({reason}); free space or choose another folder") from None
 
@@ -87,14 +80,6 @@ def _arrow_table(rows: Sequence[Row], schema: Any) -> Any:
         convert_options=arrow_csv.ConvertOptions(column_types=schema, null_values=[""], strings_can_be_null=False),
     )
     return pa.Table.from_arrays(read.columns, schema=schema)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _open(path: Path) -> tuple[list[str], Iterator[Record]]:

@@ -90,9 +90,7 @@ class Split(Recipe):
             )
             sets.append(EvalSet(f"task{index}", samples(test, part.test), index, _labels(part.home, label_of)))
             seen.update(classes)
-        augmentation = Augmentation(
-            self.augmentation.pad if c.pad is None else c.pad, self.augmentation.flip if c.flip is None else c.flip
-        )
+        augmentation = c.augmentation(self.augmentation)
         mean, std = data.statistics
         return Stream(
             name=self.name,

@@ -88,9 +88,7 @@ class DomainIncremental(Recipe):
             made.append({"train": keys[train], "validation": keys[validation], "test": domain.test.keys[test]})
         for place, domain in enumerate(found.held_out, len(found.domains)):
             sets.append(_eval_set(domain, None, test_pool, self.limited(domain.test, "test"), test_starts[place]))
-        augmentation = Augmentation(
-            self.augmentation.pad if c.pad is None else c.pad, self.augmentation.flip if c.flip is None else c.flip
-        )
+        augmentation = c.augmentation(self.augmentation)
         mean, std = found.statistics
         channels, height, width = found.domains[0].train.x.shape[1:]
         return Stream(

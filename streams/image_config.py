@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from clbench.config import Config, setting
+from clbench.stream import Augmentation
 
 
 class ImageConfig(Config):
@@ -38,3 +39,7 @@ class ImageConfig(Config):
     flip: bool | None = setting(
         None, "training images: random horizontal flip; none: the stream's own", source="the stream"
     )
+
+    def augmentation(self, own: Augmentation) -> Augmentation:
+        """The stream's own augmentation, with what `pad` and `flip` say instead."""
+        return Augmentation(own.pad if self.pad is None else self.pad, own.flip if self.flip is None else self.flip)
