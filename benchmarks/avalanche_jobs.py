@@ -12,23 +12,23 @@ import time
 
 START = time.perf_counter()
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
 library = torch.library.Library("torchvision", "DEF")  # PyPI's torchvision beside a CPU torch
 for operator in ("nms", "qnms"):
     with contextlib.suppress(RuntimeError):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-from avalanche.benchmarks import benchmark_from_datasets  # noqa: E402
-from avalanche.benchmarks.utils import as_classification_dataset  # noqa: E402
-from avalanche.evaluation.metrics import accuracy_metrics  # noqa: E402
-from avalanche.models import SlimResNet18  # noqa: E402
-from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin  # noqa: E402
-from avalanche.training.plugins.ewc import EWCPlugin  # noqa: E402
-from avalanche.training.storage_policy import ReservoirSamplingBuffer  # noqa: E402
-from avalanche.training.supervised import Naive  # noqa: E402
-from torch.utils.data import Dataset  # noqa: E402
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.evaluation.metrics import accuracy_metrics
+from avalanche.models import SlimResNet18
+from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+from avalanche.training.plugins.ewc import EWCPlugin
+from avalanche.training.storage_policy import ReservoirSamplingBuffer
+from avalanche.training.supervised import Naive
+from torch.utils.data import Dataset
 
 
 class Images(Dataset):

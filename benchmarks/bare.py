@@ -11,11 +11,11 @@ import time
 
 START = time.perf_counter()
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
+import numpy as np
+import torch
+import torch.nn.functional as F
 
-from clbench.models import build_model  # noqa: E402
+from clbench.models import build_model
 
 BATCH, LR, CHUNK, MEMORY = 32, 0.03, 64, 500
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 
@@ -73,8 +72,3 @@ def stored_bytes(value: Any) -> int:
     tensors: dict[str, Tensor] = {}
     pack(value, "", tensors)
     return sum(t.numel() * t.element_size() for t in tensors.values())
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """Bit-equality of two named sets of tensors."""
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

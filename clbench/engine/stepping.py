@@ -65,7 +65,7 @@ class ActivePhase:
         for name, parameter in session.model.named_parameters():
             if name not in session.builder.frozen:
                 parameter.requires_grad_(phase.trainable is None or phase.trainable(name))
-        self.enter_mode()
+        set_mode(session.model, phase.mode)
         if phase.optimizer is None:
             return
         self.parameters = {n: p for n, p in session.model.named_parameters() if p.requires_grad}
@@ -74,11 +74,6 @@ class ActivePhase:
         policy = phase.optimizer_state if fresh else "keep"
         if policy != "reset":
             set_slots(self.optimizer, self.parameters, slots, policy)
-
-    def enter_mode(self) -> None:
-        """The model's modes for training, after anything that changed them."""
-        if self.phase.optimizer is not None or self.session.services.features is None:
-            set_mode(self.session.model, self.phase.mode)
 
     def leave(self) -> None:
         """Outside phases everything that may be trained is trainable, in train mode, without gradients.
