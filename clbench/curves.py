@@ -1,27 +1,84 @@
-"""What a comparison draws: each set's score over the steps, and what old sets lose after every switch."""
+"""Curves over several runs, for figures and pages: each set's score over the steps, and the change after every switch.
+
+A curve keeps the runs' values at common steps; mean, interval, median and quartiles are computed when asked for.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from clbench.errors import UserError
-from clbench.metrics.view import View, build_view, read_structure
-from clbench.table import EvaluationTable, Row
+import numpy as np
+from numpy.typing import NDArray
 
-Points = list[tuple[int, float]]
+from clbench.statistics import student_quantile
+from clbench.traces import Line, Trace, read_trace
+
+Array = NDArray[Any]
+
+FEWEST = 3  # runs for an interval: of two, Student's t is 9 times as wide as their range
 
 
-@dataclass
+@dataclass(eq=False)
 class Curve:
-    """Mean, smallest and largest value over several runs, at `steps`."""
+    """Values of several runs at common steps. values: [runs, steps], float64; the properties: a float for each step."""
 
     steps: list[int]
-    mean: list[float]
-    low: list[float]
-    high: list[float]
+    values: Array
+
+    @cached_property
+    def mean(self) -> list[float]:
+        """Mean over the runs."""
+        return self._list(self.values.mean(axis=0))
+
+    @property
+    def low(self) -> list[float]:
+        """Lower end of the band: of the 95 % interval of the mean (Student's t, each step for itself) from three runs
+        on; the smaller value of two runs; the value of one."""
+        return self._list(self._band[0])
+
+    @property
+    def high(self) -> list[float]:
+        """Upper end of the band."""
+        return self._list(self._band[1])
+
+    @cached_property
+    def median(self) -> list[float]:
+        """Median over the runs."""
+        return self._list(np.median(self.values, axis=0))
+
+    @cached_property
+    def quartiles(self) -> tuple[list[float], list[float]]:
+        """Lower and upper quartile over the runs (linear interpolation)."""
+        low, high = np.quantile(self.values, (0.25, 0.75), axis=0)
+        return self._list(low), self._list(high)
+
+    @property
+    def smallest(self) -> list[float]:
+        """Smallest value of the runs."""
+        return self._list(self.values.min(axis=0))
+
+    @property
+    def largest(self) -> list[float]:
+        """Largest value of the runs."""
+        return self._list(self.values.max(axis=0))
+
+    @cached_property
+    def _band(self) -> tuple[Array, Array]:
+        runs = len(self.values)
+        if runs < FEWEST:
+            return self.values.min(axis=0), self.values.max(axis=0)
+        center = self.values.mean(axis=0)
+        reach = student_quantile(runs - 1) * self.values.std(axis=0, ddof=1) / math.sqrt(runs)
+        return center - reach, center + reach
+
+    @staticmethod
+    def _list(values: Array) -> list[float]:
+        return list(values.tolist())
 
 
 @dataclass
@@ -30,7 +87,8 @@ class GroupCurves:
 
     owners: set -> index of its task, None where it is held out. scores: set -> raw value over all steps.
     changes: switch -> mean change of the old tasks' sets since it (0 at the switch, negative: worse), over the steps
-    since it. held_out_changes: the same for held-out sets. ends: steps at which the tasks of the first run end.
+    since it. held_out_changes: the same for held-out sets. start, ends: steps at which training begins and the tasks
+    of the first run end.
     """
 
     owners: dict[str, int | None]
@@ -39,99 +97,81 @@ class GroupCurves:
     held_out_changes: dict[int, Curve]
     ends: tuple[int, ...]
     start: int
+    runs: int = 1
+
+    @cached_property
+    def average(self) -> Curve | None:
+        """Mean score over the tasks begun so far (over the sets of each task first), at the steps where all of these
+        are scored; None where nothing is."""
+        by_task = [
+            [self.scores[name] for name, owner in self.owners.items() if owner == task and name in self.scores]
+            for task in range(len(self.ends))
+        ]
+        pieces = []
+        for task, (begin, end) in enumerate(zip((self.start, *self.ends), self.ends, strict=False)):
+            groups = [curves for curves in by_task[: task + 1] if curves]
+            if piece := _average(groups, begin, end):
+                pieces.append(piece)
+        if not pieces or len({len(values) for _, values in pieces}) > 1:
+            return None
+        steps = np.concatenate([steps for steps, _ in pieces])
+        return Curve(steps.tolist(), np.concatenate([values for _, values in pieces], axis=1))
 
 
 def group_curves(folders: Sequence[Path], direction: str) -> GroupCurves:
     """Curves over the runs in these folders, of the primary metric and the weights that the metrics use.
 
     Each run is put onto the steps of the first one, by linear interpolation where it was not scored there.
-    Raises UserError where a table is missing.
+    Raises UserError where a table is missing or damaged.
     """
-    sign = 1.0 if direction == "higher" else -1.0
-    views = [_view(folder, sign) for folder in folders]
-    first = views[0]
-    names = list(first.structure.sets)
-    scores = {name: [_finite((row.step, row.value) for row in _line(view, name)) for view in views] for name in names}
-    switches = range(first.tasks)
+    return over_runs([read_trace(folder, direction) for folder in folders])
+
+
+def over_runs(traces: Sequence[Trace]) -> GroupCurves:
+    """The curves of one run or more, on the steps of the first."""
+    first = traces[0]
+    switches = range(len(first.ends))
     return GroupCurves(
-        owners=dict(first.structure.sets),
-        scores={name: curve for name, runs in scores.items() if (curve := _over_runs(runs))},
-        changes=_changes(views, switches, held_out=False),
-        held_out_changes=_changes(views, switches, held_out=True),
-        ends=first.structure.ends,
-        start=first.structure.start,
+        owners=dict(first.owners),
+        scores=_curves(first.owners, [trace.scores for trace in traces]),
+        changes=_curves(switches, [trace.changes for trace in traces]),
+        held_out_changes=_curves(switches, [trace.held_out_changes for trace in traces]),
+        ends=first.ends,
+        start=first.start,
+        runs=len(traces),
     )
 
 
-def _view(folder: Path, sign: float) -> View:
-    path = folder / "evaluations.parquet"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: the run cannot be drawn; repeat it with its config.yaml")
-    rows = EvaluationTable.read(path).rows
-    primary = rows[0].metric
-    weights = "deploy" if any(row.metric == primary and row.weights == "deploy" for row in rows) else "train"
-    return build_view(
-        read_structure(rows), [row for row in rows if row.metric == primary and row.weights == weights], sign
-    )
+def _curves(keys: Any, runs: Sequence[dict[Any, Line]]) -> dict[Any, Curve]:
+    found = {key: _curve([lines[key] for lines in runs if key in lines]) for key in keys}
+    return {key: curve for key, curve in found.items() if curve}
 
 
-def _line(view: View, name: str) -> list[Row]:
-    """The set's trace, or its boundary rows where it was not traced, by step."""
-    trace = view.trace.get(name)
-    if trace and any(row.value is not None for row in trace):
-        return trace
-    return sorted((row for (_, key), row in view.boundary.items() if key == name), key=lambda row: row.step)
-
-
-def _changes(views: Sequence[View], switches: Iterable[int], held_out: bool) -> dict[int, Curve]:
-    curves = {switch: _over_runs([_change(view, switch, held_out) for view in views]) for switch in switches}
-    return {switch: curve for switch, curve in curves.items() if curve}
-
-
-def _change(view: View, switch: int, held_out: bool) -> Points:
-    """Mean over the old sets of s * (value - value at the switch), at each step since it."""
-    changes: dict[int, list[float]] = {}
-    start = view.structure.end(switch - 1)
-    for name, owner in view.structure.sets.items():
-        if (owner is None) != held_out or (owner is not None and owner >= switch):
-            continue
-        reference = view.at_switch.get((switch, name))
-        if reference is None or reference.value is None:
-            continue
-        for row in view.inside.get((switch, name), ()):
-            if row.value is not None:
-                changes.setdefault(row.step - start, []).append(view.sign * (row.value - reference.value))
-    points = _finite((steps, math.fsum(values) / len(values)) for steps, values in sorted(changes.items()))
-    return [(0, 0.0), *points] if points else []
-
-
-def _over_runs(runs: Sequence[Points]) -> Curve | None:
-    runs = [points for points in runs if points]
-    if not runs:
+def _curve(lines: Sequence[Line]) -> Curve | None:
+    """On the steps of the first line that all cover."""
+    if not lines:
         return None
-    first, last = max(points[0][0] for points in runs), min(points[-1][0] for points in runs)
-    steps = sorted({step for step, _ in runs[0] if first <= step <= last})
-    if not steps:
+    first, last = max(line.steps[0] for line in lines), min(line.steps[-1] for line in lines)
+    steps = lines[0].steps
+    steps = steps[(steps >= first) & (steps <= last)]
+    if not len(steps):
         return None
-    values = [_interpolated(points, steps) for points in runs]
-    columns = list(zip(*values, strict=True))
-    return Curve(steps, [math.fsum(c) / len(c) for c in columns], [min(c) for c in columns], [max(c) for c in columns])
+    return Curve(steps.tolist(), np.stack([np.interp(steps, line.steps, line.values) for line in lines]))
 
 
-def _interpolated(points: Points, steps: Sequence[int]) -> list[float]:
-    """Values at `steps`; of several points at one step, the last."""
-    at = dict(points)
-    known = sorted(at)
-    values, i = [], 0
-    for step in steps:
-        while known[i] < step:
-            i += 1
-        right = known[i]
-        left = right if right == step else known[i - 1]
-        share = 0.0 if right == left else (step - left) / (right - left)
-        values.append(at[left] + share * (at[right] - at[left]))
-    return values
+def _average(tasks: Sequence[Sequence[Curve]], begin: int, end: int) -> tuple[Array, Array] | None:
+    """Steps in (begin, end] at which every set is scored, and the values [runs, steps] averaged over sets and tasks."""
+    curves = [curve for sets in tasks for curve in sets]
+    if not curves or len({len(curve.values) for curve in curves}) > 1:
+        return None
+    first = max(begin + 1, *(curve.steps[0] for curve in curves))
+    last = min(end, *(curve.steps[-1] for curve in curves))
+    steps = np.array(sorted({step for curve in curves for step in curve.steps if first <= step <= last}))
+    if not len(steps):
+        return None
+    means = [np.mean([_at(curve, steps) for curve in sets], axis=0) for sets in tasks]
+    return steps, np.mean(means, axis=0)
 
 
-def _finite(points: Iterable[tuple[int, float | None]]) -> Points:
-    return [(step, value) for step, value in points if value is not None and math.isfinite(value)]
+def _at(curve: Curve, steps: Array) -> Array:
+    return np.stack([np.interp(steps, curve.steps, values) for values in curve.values])

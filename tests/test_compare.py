@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clbench.cli.compare import compare_command
@@ -100,7 +101,10 @@ def test_curves_by_hand(tmp_path: Path) -> None:
     found = group_curves([write(tmp_path / "x", 0.5), write(tmp_path / "y", 0.3)], "lower")
     assert found.ends == (2, 6)
     assert found.owners == {"a": 0, "b": 1}
-    assert found.scores["a"] == Curve([2, 3, 6], pytest.approx([1.0, 1.4, 1.2]), [1.0, 1.3, 1.15], [1.0, 1.5, 1.25])
+    curve = found.scores["a"]
+    assert curve.steps == [2, 3, 6]
+    assert curve.mean == pytest.approx([1.0, 1.4, 1.2])
+    assert (curve.low, curve.high) == ([1.0, 1.3, 1.15], [1.0, 1.5, 1.25]), "two runs: their range"
     change = found.changes[1]
     assert change.steps == [0, 1, 4]
     assert change.mean == pytest.approx([0, -0.4, -0.2])
@@ -114,7 +118,49 @@ def test_runs_scored_at_other_steps_are_interpolated(tmp_path: Path) -> None:
         rows = [Row(step, 0, "a", float(step), kind="trace", belongs_to=0) for step in steps]
         EvaluationTable(rows).write(tmp_path / name / "evaluations.parquet")
     found = group_curves([tmp_path / "x", tmp_path / "y"], "higher")
-    assert found.scores["a"] == Curve([0, 2, 4], [0.0, 2.0, 4.0], [0.0, 2.0, 4.0], [0.0, 2.0, 4.0])
+    curve = found.scores["a"]
+    assert (curve.steps, curve.mean, curve.low) == ([0, 2, 4], [0.0, 2.0, 4.0], [0.0, 2.0, 4.0])
+
+
+def test_bands_are_those_of_the_textbook() -> None:
+    """Five runs at one step: mean 3, standard error 1/sqrt(2), Student's t with 4 degrees of freedom 2.776."""
+    curve = Curve([7], np.array([[1.0], [2.0], [3.0], [4.0], [5.0]]))
+    assert curve.mean == curve.median == [3.0]
+    assert curve.high == pytest.approx([3 + 2.7764451 / 2**0.5])
+    assert curve.low == pytest.approx([3 - 2.7764451 / 2**0.5])
+    assert curve.quartiles == ([2.0], [4.0])
+    assert (curve.smallest, curve.largest) == ([1.0], [5.0])
+
+
+def test_the_average_is_over_the_tasks_begun_and_over_sets_within_a_task(tmp_path: Path) -> None:
+    sets = [("a", 0, 0.8), ("a2", 0, 0.4), ("b", 1, 0.9)]
+    rows = [
+        Row(step, step // 3, name, score - 0.1 * step, kind=kind, belongs_to=owner)  # type: ignore[arg-type]
+        for step in (0, 2, 3, 5, 6)
+        for name, owner, score in sets
+        for kind in (("boundary", "trace") if step % 3 == 0 else ("trace",))
+    ]
+    EvaluationTable(rows).write(tmp_path / "evaluations.parquet")
+    average = group_curves([tmp_path], "higher").average
+    assert average is not None and average.steps == [2, 3, 5, 6]
+    assert average.mean == pytest.approx([0.6 - 0.2, 0.6 - 0.3, 0.75 - 0.5, 0.75 - 0.6])
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 not a table PAR1"])
+def test_a_damaged_table_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "evaluations.parquet").write_bytes(content)
+    with pytest.raises(UserError, match="not a readable evaluation table") as caught:
+        group_curves([tmp_path], "higher")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_foreign_table_is_one_line(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"step": [1, 2], "value": ["a", "b"]}), tmp_path / "evaluations.parquet")
+    with pytest.raises(UserError, match="not a readable evaluation table"):
+        group_curves([tmp_path], "higher")
 
 
 def test_the_change_at_the_trough_is_the_gap_of_the_record(finished_runs: Runs) -> None:
