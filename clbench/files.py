@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from hashlib import blake2b
 from pathlib import Path
+
+from clbench.errors import ClbenchError, RunFailed, UserError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -39,3 +42,19 @@ def checksum(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def disk_error(error: OSError, folder: Path) -> ClbenchError:
+    """What the user is told when `folder` cannot be written: RunFailed where the disk is full, else UserError."""
+    where = error.filename or folder
+    reason = {
+        errno.ENOSPC: "the disk is full: free some space",
+        errno.EDQUOT: "the disk quota is used up: free some space",
+        errno.EFBIG: "the file would be larger than is allowed here (ulimit -f)",
+        errno.EROFS: "the file system is read-only: choose another --out",
+        errno.EACCES: "no permission to write there: choose another --out",
+        errno.EPERM: "no permission to write there: choose another --out",
+        errno.ENOTDIR: "a part of the path is a file: choose another --out",
+    }.get(error.errno or 0, error.strerror or str(error))
+    kind = RunFailed if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else UserError
+    return kind(f"cannot write {where}: {reason}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
@@ -21,6 +20,7 @@ from clbench.engine.reporter import Reporter
 from clbench.engine.saving import final_state_hash
 from clbench.engine.session import Diverged, Session
 from clbench.errors import ClbenchError, Interrupted, RunFailed, UserError
+from clbench.files import disk_error
 from clbench.record import Record, now, opening_record, read_record, strategy_label, write_record
 from clbench.registry import absolute_file, load_recipe, load_strategy, source_hash
 from clbench.run import run
@@ -120,7 +120,7 @@ def _drive(session: Session, record: Record) -> Record:
     except ClbenchError as failure:
         status, error = "failed", failure
     except OSError as failure:
-        status, error = "failed", _disk_error(failure, session.folder)
+        status, error = "failed", disk_error(failure, session.folder)
     except Exception as failure:
         status, error = "failed", _unexpected(failure, session)
     finally:
@@ -128,7 +128,7 @@ def _drive(session: Session, record: Record) -> Record:
     try:
         _finish(session, record, status, str(error) if error else None)
     except OSError as failure:
-        error = error or _disk_error(failure, session.folder)
+        error = error or disk_error(failure, session.folder)
     if error is not None:
         error.folder = session.folder
         raise error
@@ -164,14 +164,19 @@ def _metrics(session: Session, compute: Callable[..., dict[str, Any]]) -> dict[s
 
 @contextmanager
 def _interruptible(session: Session) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM stops the run at its next position, saved; the second at once."""
+    """The first Ctrl-C or SIGTERM stops the run at its next position, saved; the second at once.
+
+    A run that was asked to stop in another way (a sweep's worker) takes a first signal for the same request.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    received: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
-        if session.interrupted:
+        if received:
             raise KeyboardInterrupt
+        received.append(number)
         session.interrupted = True
         with suppress(RuntimeError):  # in the middle of another write to the terminal
             session.reporter.note("stopping at the next step (Ctrl-C again: at once)")
@@ -190,7 +195,7 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
-        raise _disk_error(error, folder) from None
+        raise disk_error(error, folder) from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -199,7 +204,7 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise _disk_error(error, folder) from None
+            raise disk_error(error, folder) from None
     finally:
         os.close(handle)
 
@@ -217,23 +222,8 @@ def _new_folder(parent: Path, spec: RunSpec) -> Path:
             except FileExistsError:
                 continue
     except OSError as error:
-        raise _disk_error(error, parent) from None
+        raise disk_error(error, parent) from None
     raise UserError(f"cannot make a run folder in {parent}: too many of this second")
-
-
-def _disk_error(error: OSError, folder: Path) -> ClbenchError:
-    where = error.filename or folder
-    reason = {
-        errno.ENOSPC: "the disk is full: free some space",
-        errno.EDQUOT: "the disk quota is used up: free some space",
-        errno.EFBIG: "the file would be larger than is allowed here (ulimit -f)",
-        errno.EROFS: "the file system is read-only: choose another --out",
-        errno.EACCES: "no permission to write there: choose another --out",
-        errno.EPERM: "no permission to write there: choose another --out",
-        errno.ENOTDIR: "a part of the path is a file: choose another --out",
-    }.get(error.errno or 0, error.strerror or str(error))
-    kind = RunFailed if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else UserError
-    return kind(f"cannot write {where}: {reason}")
 
 
 def _unexpected(error: Exception, session: Session) -> RunFailed:

@@ -78,6 +78,15 @@ def is_active(folder: Path) -> bool:
     return False
 
 
+def never_began(folder: Path) -> bool:
+    """Whether nothing has been scored or saved in a run's folder (an empty head gives rows of null)."""
+    if (folder / "checkpoint").exists():
+        return False
+    log = folder / "evaluations.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return all('"value": null' in line for line in lines)
+
+
 def status_of(folder: Path, record: Record) -> str:
     """A record's status; "killed" where it says running and no process is."""
     status = str(record["status"])

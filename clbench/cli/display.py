@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clbench.engine.reporter import Reporter
+from clbench.engine.share import RunShare
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,8 +60,7 @@ class LiveDisplay(Display):
         self._step = self._length = 0
         self._loss: float | None = None
         self._score: tuple[str, float, int] | None = None
-        self._weights: list[float] = [1.0]
-        self._reached = 0.0
+        self._share = RunShare()
         self._start: tuple[float, float] | None = None
 
     def __enter__(self) -> Display:
@@ -70,17 +70,16 @@ class LiveDisplay(Display):
 
     def started(self, session: Session) -> None:
         super().started(session)
-        sizes = [float(len(task.train)) for task in session.stream.tasks]
-        self._weights = [size / (sum(sizes) or 1.0) for size in sizes] or [1.0]
+        self._share = RunShare([len(task.train) for task in session.stream.tasks])
         self._task = max(0, session.resumed_at.task)
-        self._reached = sum(self._weights[: self._task])
+        self._share.enter(self._task)
         self._primary = session.objective.primary
-        self._start = (time.perf_counter(), self._reached)
+        self._start = (time.perf_counter(), self._share.reached)
         self._draw()
 
     def stage(self, task: int, name: str) -> None:
         if task > self._task:
-            self._reached = max(self._reached, sum(self._weights[:task]))
+            self._share.enter(task)
         self._task, self._stage, self._length = max(0, task), name.replace("_", " "), 0
         self._draw_if_due()
 
@@ -90,8 +89,7 @@ class LiveDisplay(Display):
             return
         self._step, self._length = step, length
         self._loss = float(loss) if loss is not None else None
-        here = sum(self._weights[:task]) + self._weights[min(task, len(self._weights) - 1)] * step / max(1, length)
-        self._reached = max(self._reached, here)
+        self._share.step(task, step, length)
         self._draw()
 
     def evaluated(self, rows: list[Row]) -> None:
@@ -127,7 +125,7 @@ class LiveDisplay(Display):
         from rich.text import Text
 
         left = self._seconds_left()
-        parts = [f"task {min(self._task + 1, len(self._weights))}/{len(self._weights)}"]
+        parts = [f"task {min(self._task + 1, self._share.tasks)}/{self._share.tasks}"]
         parts += [f"{duration(left)} left"] if left is not None else []
         parts.append(f"{self._stage} step {self._step}/{self._length}" if self._length else self._stage)
         if self._loss is not None:
@@ -139,7 +137,7 @@ class LiveDisplay(Display):
         line.add_column(no_wrap=True)
         line.add_column(no_wrap=True)
         line.add_column(no_wrap=True, overflow="ellipsis")
-        bar = ProgressBar(total=1.0, completed=min(1.0, self._reached), width=12)
+        bar = ProgressBar(total=1.0, completed=self._share.reached, width=12)
         line.add_row(Text(self._title), bar, Text(" · ".join(parts)))
         return line
 
@@ -147,10 +145,10 @@ class LiveDisplay(Display):
         if self._start is None:
             return None
         began, share = self._start
-        spent, done = time.perf_counter() - began, self._reached - share
+        spent, done = time.perf_counter() - began, self._share.reached - share
         if spent < SHORTEST_ESTIMATE or done <= 0:
             return None
-        return spent * (1 - self._reached) / done
+        return spent * (1 - self._share.reached) / done
 
 
 def make_display(title: str, quiet: bool) -> Display:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from clbench.cli.text import print_json
 from clbench.errors import ClbenchError, Interrupted, UserError
 from clbench.record import Record, read_record
-from clbench.runs import find_run
+from clbench.runs import find_run, never_began
 
 if TYPE_CHECKING:
     from clbench.cli.display import Display
@@ -94,7 +94,7 @@ def _watched(go: Callable[[Display], tuple[Path, Record]], handling: Handling, s
         where = error.folder or display.folder
         if where is None:
             raise
-        if isinstance(error, UserError) and _has_no_scores(where):
+        if isinstance(error, UserError) and never_began(where):
             shutil.rmtree(where, ignore_errors=True)  # a mistake in the specification: there is no run to keep
             raise
         outcome = Outcome(where, read_record(where), error)
@@ -102,15 +102,6 @@ def _watched(go: Callable[[Display], tuple[Path, Record]], handling: Handling, s
         with _stdout_to_stderr(True):
             _track(outcome.folder)
     return outcome
-
-
-def _has_no_scores(folder: Path) -> bool:
-    """Whether nothing has been scored or saved (an empty head gives rows of null): the run never began."""
-    if (folder / "checkpoint").exists():
-        return False
-    log = folder / "evaluations.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    return all('"value": null' in line for line in lines)
 
 
 def _report(outcome: Outcome, handling: Handling) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from clbench.engine.cost import FlopCount
 from clbench.engine.uncompiled import keep_compiler_out
@@ -34,8 +35,9 @@ class Environment:
         self.threads = spec.threads or len(os.sched_getaffinity(0))
 
     def apply(self) -> None:
-        """Set threads and, on a GPU, deterministic algorithms."""
+        """Set threads, numpy's included, and, on a GPU, deterministic algorithms."""
         torch.set_num_threads(self.threads)
+        threadpool_limits(self.threads, user_api="blas")
         if not self.compile:
             keep_compiler_out(FlopCount, "__torch_dispatch__")
             keep_compiler_out(torch.optim.Optimizer, "add_param_group", "zero_grad", "state_dict")
