@@ -12,7 +12,7 @@ from clbench.errors import UserError
 from clbench.leaderboard import COSTS, Row, is_whole, mark_differences, metric_keys, metric_value, pair, row_settings
 from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
 from clbench.record import Record, read_record
-from clbench.statistics import Estimate, paired_difference
+from clbench.statistics import Difference, paired_difference
 
 MODEL = ("backbone", "head", "tune", "budget")
 
@@ -28,7 +28,7 @@ class Comparison:
     groups: list[Row]
     labels: list[str]
     metrics: list[str]
-    differences: list[dict[str, Estimate | None]]
+    differences: list[dict[str, Difference | None]]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -113,7 +113,7 @@ def _check_same_data(runs: Sequence[tuple[Path, Record]]) -> None:
                 raise UserError(f"{folder} has another {what} ({here}) than {first_folder} ({there}): not comparable")
 
 
-def _differences(group: Row, reference: Row, metrics: Sequence[str]) -> dict[str, Estimate | None]:
+def _differences(group: Row, reference: Row, metrics: Sequence[str]) -> dict[str, Difference | None]:
     if group is reference:
         return {}
     return {key: paired_difference(_by_pair(group, key), _by_pair(reference, key)) for key in metrics}

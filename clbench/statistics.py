@@ -1,12 +1,15 @@
-"""Means over runs with 95 % intervals, and paired differences: Student's t for few runs, the bootstrap from five on."""
+"""Means over runs with 95 % intervals; paired differences with intervals and p-values; Holm's correction.
+
+Intervals of a mean: Student's t for few runs, the bootstrap from five on. Differences: Student's t at every number of
+pairs, so that the interval leaves 0 out exactly where the p-value is below 0.05 (docs/leaderboards.md says why).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +19,11 @@ LEVEL = 0.95
 BOOTSTRAP_FROM = 5  # runs
 RESAMPLES = 10_000
 SEED = 1979
+ORDERS = 5  # from so many task orders on, an order and not a run is what counts as one observation of a difference
+ROUNDING = 1e-12  # relative: what is closer is equal
+
+ONE_PAIR = "one pair only: an interval needs two runs of both with equal task order and seed"
+NO_SPREAD = "every pair differs by the same amount: too few pairs to tell that from coincidence; p is the sign test's"
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,55 @@ class Estimate:
         return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
 
 
+@dataclass(frozen=True)
+class Difference:
+    """The mean of a - b over `n` pairs of runs.
+
+    low, high: its 95 % interval, for this comparison alone (not corrected). p: of the two-sided paired t-test, not
+    corrected either: below 0.05 exactly where the interval leaves 0 out. p_holm: corrected for all comparisons of a
+    board (None where there is no board). orders: the number of task orders, where their means and not the runs were
+    the observations. What cannot be had is None; `reason` says why.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    p: float | None = None
+    p_holm: float | None = None
+    orders: int | None = None
+    reason: str | None = None
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the interval's length."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+    @property
+    def separated(self) -> bool:
+        """Whether the interval leaves 0 out. What cannot be tested is not separated."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PairedTests:
+    """Many paired t-tests at once: arrays of m. NaN: cannot be tested (`mean` too: no pair).
+
+    orders: 0 where the runs were the observations.
+    """
+
+    mean: NDArray[Any]
+    low: NDArray[Any]
+    high: NDArray[Any]
+    p: NDArray[Any]
+    n: NDArray[Any]
+    orders: NDArray[Any]
+
+
 def mean_interval(values: Sequence[float]) -> Estimate:
     """Mean and 95 % interval of finite values, one for each run, in any order.
 
@@ -54,14 +111,14 @@ def mean_interval(values: Sequence[float]) -> Estimate:
     if n < BOOTSTRAP_FROM:
         reach = student_quantile(n - 1) * math.sqrt(_variance(values, center) / n)
         return Estimate(center, center - reach, center + reach, n)
-    tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * student_quantile(n - 1))
-    return Estimate(center, *bootstrap_percentiles(values, tail), n)
+    return Estimate(center, *bootstrap_percentiles(values, expanded_tail(n)), n)
 
 
-def paired_difference(a: Mapping[Hashable, float], b: Mapping[Hashable, float]) -> Estimate | None:
-    """Interval of the mean of a - b over the pairs (keys in both); None where there are none."""
-    shared = sorted(a.keys() & b.keys(), key=repr)
-    return mean_interval([a[key] - b[key] for key in shared]) if shared else None
+def expanded_tail(n: int) -> float:
+    """The level of the bootstrap's percentiles that stands for 2.5 % at `n` values (Hesterberg 2015, section 5.3)."""
+    from statistics import NormalDist
+
+    return NormalDist().cdf(-math.sqrt(n / (n - 1)) * student_quantile(n - 1))
 
 
 def bootstrap_percentiles(values: Sequence[float], tail: float) -> tuple[float, float]:
@@ -73,32 +130,130 @@ def bootstrap_percentiles(values: Sequence[float], tail: float) -> tuple[float, 
     return max(float(low), float(ordered[0])), min(float(high), float(ordered[-1]))
 
 
+def paired_difference(a: Mapping[Hashable, float], b: Mapping[Hashable, float]) -> Difference | None:
+    """The mean of a - b over the keys in both, with its interval and p-value; None where there are none.
+
+    Keys are (task order, run seed), or anything else, in which case each is an order of its own.
+    """
+    import numpy as np
+
+    shared = sorted(a.keys() & b.keys(), key=repr)
+    if not shared:
+        return None
+    first = np.array([[a[key] for key in shared]], dtype=np.float64)
+    second = np.array([[b[key] for key in shared]], dtype=np.float64)
+    return difference_at(paired_tests(first, second, [_order(key) for key in shared]), 0)
+
+
+def paired_tests(a: NDArray[Any], b: NDArray[Any], orders: Sequence[Hashable]) -> PairedTests:
+    """Two-sided paired t-tests of a - b, one for each line.
+
+    a, b: [m, k] float64, NaN where a run is missing; they may broadcast. orders: k names, the task order of each
+    column; runs of one order share what is special to it, so the means over the runs of each order are compared
+    instead of the runs, from ORDERS orders on, and where the runs of every order differ by the same (two methods
+    without randomness: repeating them is no further observation).
+    """
+    import numpy as np
+
+    a, b = np.broadcast_arrays(a, b)
+    present = ~(np.isnan(a) | np.isnan(b))
+    size = np.where(present, np.maximum(np.abs(a), np.abs(b)), 0.0)
+    gaps = np.where(present, a - b, 0.0)
+    gaps[np.abs(gaps) <= ROUNDING * size] = 0.0
+    scale = size.max(axis=1, initial=0.0)
+    still = _constant(a, present, scale) & _constant(b, present, scale)
+    n = present.sum(axis=1)
+    plain = _student(gaps, present, scale, still)
+    names = {order: number for number, order in enumerate(dict.fromkeys(orders))}
+    if len(names) in (1, len(orders)):
+        return PairedTests(*plain, n, np.zeros_like(n))
+    member = np.zeros((len(orders), len(names)))
+    member[np.arange(len(orders)), [names[order] for order in orders]] = 1.0
+    runs = present @ member
+    found = runs > 0
+    means = np.where(found, gaps @ member / np.maximum(runs, 1), 0.0)
+    count = found.sum(axis=1)
+    repeats = (np.abs(np.where(present, gaps - means @ member.T, 0.0)) <= ROUNDING * size).all(axis=1)
+    by_order = (n > count) & ((count >= ORDERS) | ((count > 1) & repeats))
+    grouped = _student(means, found, scale, still)
+    mean, low, high, p = (np.where(by_order, g, s) for g, s in zip(grouped, plain, strict=True))
+    return PairedTests(mean, low, high, p, n, np.where(by_order, count, 0))
+
+
+def difference_at(tests: PairedTests, i: int, p_holm: float | None = None) -> Difference | None:
+    """The i-th of many tests; None where it has no pair."""
+    n, mean, p = int(tests.n[i]), float(tests.mean[i]), float(tests.p[i])
+    if n == 0:
+        return None
+    if math.isnan(p):
+        return Difference(mean, None, None, n, reason=ONE_PAIR)
+    low, high, orders = float(tests.low[i]), float(tests.high[i]), int(tests.orders[i]) or None
+    if math.isnan(low):
+        return Difference(mean, None, None, n, p, p_holm, orders, NO_SPREAD)
+    return Difference(mean, low, high, n, p, p_holm, orders)
+
+
+def holm(p: Sequence[float] | NDArray[Any]) -> NDArray[Any]:
+    """Holm's step-down correction (1979) of p-values, in their order: the k-th smallest of m times m - k + 1, at least
+    the one before it, at most 1. NaN stays NaN and does not count."""
+    import numpy as np
+
+    values = np.asarray(p, dtype=np.float64)
+    corrected = np.full_like(values, np.nan)
+    tested = np.flatnonzero(~np.isnan(values))
+    order = tested[np.argsort(values[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
+    return corrected
+
+
 @lru_cache(maxsize=256)
 def student_quantile(df: int) -> float:
     """The value that Student's t with `df` degrees of freedom stays within, on both sides, with probability 0.95.
 
-    By bisection of the angle in the finite series of the distribution function for whole degrees of freedom
-    (Abramowitz & Stegun 26.7.3 and 26.7.4). Raises ValueError for df < 1.
+    Raises ValueError for df < 1.
     """
     if df < 1:
         raise ValueError("Student's t needs 1 degree of freedom or more")
-    low, high = 0.0, math.pi / 2
-    for _ in range(100):
-        angle = (low + high) / 2
-        low, high = (angle, high) if _central_probability(angle, df) < LEVEL else (low, angle)
-    return math.sqrt(df) * math.tan((low + high) / 2)
+    from scipy.special import stdtrit  # scipy.stats, which has the same, takes a second more to import
+
+    return float(stdtrit(df, (1 + LEVEL) / 2))
 
 
-def _central_probability(angle: float, df: int) -> float:
-    """P(|T| <= sqrt(df) tan(angle))."""
-    cosine = math.cos(angle)
-    odd = df % 2
-    term = total = (cosine if df > 1 else 0.0) if odd else 1.0
-    for k in range(2 + odd, df, 2):
-        term *= (k - 1) / k * cosine * cosine
-        total += term
-    series = math.sin(angle) * total
-    return (angle + series) * 2 / math.pi if odd else series
+def _student(
+    gaps: NDArray[Any], present: NDArray[Any], scale: NDArray[Any], still: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Mean, interval and p of each line. Differences without any spread: none (p 1); a certain one (p 0) where both
+    rows are `still`, the same in all their runs; else the sign test's p, 2 / 2^n, and an interval if that is small."""
+    import numpy as np
+    from scipy.special import stdtr, stdtrit
+
+    n = present.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.where(present, gaps, 0.0).sum(axis=1) / n
+        away = np.where(present, gaps - mean[:, None], 0.0)
+        error = np.sqrt((away**2).sum(axis=1) / (n - 1) / n)
+        flat = (n > 1) & (np.abs(away).max(axis=1, initial=0.0) <= ROUNDING * scale)
+        reach = np.where(flat, 0.0, stdtrit(n - 1, (1 + LEVEL) / 2) * error)
+        p = 2 * stdtr(n - 1, -np.abs(mean / error))
+    equal = np.abs(mean) <= ROUNDING * scale
+    p = np.where(flat, np.where(equal, 1.0, np.where(still, 0.0, 2.0 ** (1 - n))), p)
+    p = np.where(n > 1, p, np.nan)
+    unknown = np.isnan(p) | (flat & ~equal & (p > 1 - LEVEL))
+    return mean, np.where(unknown, np.nan, mean - reach), np.where(unknown, np.nan, mean + reach), p
+
+
+def _constant(values: NDArray[Any], present: NDArray[Any], scale: NDArray[Any]) -> NDArray[Any]:
+    """Whether all values that are present in a line are equal."""
+    import numpy as np
+
+    top = np.where(present, values, -np.inf).max(axis=1, initial=-np.inf)
+    bottom = np.where(present, values, np.inf).min(axis=1, initial=np.inf)
+    return np.asarray(top - bottom <= ROUNDING * scale)
+
+
+def _order(key: Hashable) -> Hashable:
+    return key[0] if isinstance(key, tuple) and key else key
 
 
 def _variance(values: Sequence[float], center: float) -> float:

@@ -11,7 +11,7 @@ from clbench.compare import Comparison, compare
 from clbench.errors import UserError
 from clbench.leaderboard import COSTS, Value, lower_is_better
 from clbench.metrics.definitions import base_key
-from clbench.statistics import Estimate
+from clbench.statistics import Difference
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -99,7 +99,7 @@ def _cell(value: Value) -> str:
     return f"{_number(found.mean)}{half}" + (f" ({found.n} runs)" if value.left_out else "")
 
 
-def _difference(found: Estimate | None) -> str:
+def _difference(found: Difference | None) -> str:
     if found is None:
         return "-"
     interval = "" if found.low is None or found.high is None else f" [{found.low:+.4f}, {found.high:+.4f}]"
