@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from clbench.errors import UserError
 from clbench.files import write_atomically
+from clbench.seal import seal
 
 if TYPE_CHECKING:
     from clbench.engine.session import Session
 
-SCHEMA = 1
+SCHEMA = 2
 Record = dict[str, Any]
 
 
@@ -30,7 +31,7 @@ def opening_record(session: Session, run_id: str, source: dict[str, str]) -> Rec
         "error": None,
         "started": now(),
         "finished": None,
-        "spec": spec.model_dump(mode="json"),
+        "spec": spec.shareable(),
         "spec_hash": spec.hash(),
         "strategy": {
             "name": strategy_label(spec.strategy),
@@ -90,8 +91,11 @@ def now() -> str:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Atomically; NaN and infinities are refused."""
-    write_atomically(folder / "record.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+    """Atomically and sealed, unless it is running; NaN and infinities are refused. `record` gets the seal, too."""
+    sealed = seal(folder, record)
+    write_atomically(folder / "record.json", json.dumps(sealed, indent=1, allow_nan=False) + "\n")
+    record.pop("seal", None)
+    record.update(sealed)
 
 
 def read_record(folder: Path) -> Record:

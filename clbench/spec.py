@@ -84,6 +84,11 @@ class RunSpec(Config):
             content[key] = Path(content[key]).name  # of a file: its name and class, not where it lies
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def shareable(self) -> dict[str, Any]:
+        """For a record: every field, without this machine's folders (of a file: its name and class; no data_root)."""
+        names = {key: Path(getattr(self, key)).name for key in ("strategy", "stream")}
+        return self.model_dump(mode="json") | names | {"data_root": None}
+
     def write(self, path: Path) -> None:
         """As YAML, atomically."""
         write_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))

@@ -43,7 +43,11 @@ def test_a_diverged_run_fits(tmp_path: Path) -> None:
     ("place", "value"),
     [
         ("status", "done"),
-        ("schema", 2),
+        ("schema", 1),
+        ("seal.record", "abc"),
+        ("seal.files", {"log.txt": "0" * 64}),
+        ("verification", [{"verdict": "fine"}]),
+        ("origin", {}),
         ("spec_hash", "abc"),
         ("spec.seed", -1),
         ("spec.seed", "0"),

@@ -44,7 +44,7 @@ def test_removal_is_all_or_nothing_where_a_name_is_wrong(cli: Cli, two_runs: lis
 
 def test_half_written_records_get_one_warning_each(cli: Cli, two_runs: list[Path]) -> None:
     parent = two_runs[0].parent
-    for number, content in enumerate(('{"schema": 1, "sta', "[]", '{"schema": 99}', '{"schema": 1}', None)):
+    for number, content in enumerate(('{"schema": 2, "sta', "[]", '{"schema": 1}', '{"schema": 2}', None)):
         folder = parent / f"2020-{number}"
         folder.mkdir()
         if content is not None:
@@ -81,7 +81,7 @@ def test_a_run_that_died_is_called_killed(cli: Cli, two_runs: list[Path]) -> Non
 def make(folder: Path) -> Path:
     folder.mkdir(parents=True)
     parts = {"spec": {}, "strategy": {}, "stream": {}, "metrics": {}, "cost": {}}
-    (folder / "record.json").write_text(json.dumps({"schema": 1, "status": "completed", **parts}))
+    (folder / "record.json").write_text(json.dumps({"schema": 2, "status": "completed", **parts}))
     return folder
 
 
