@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from clbench.compact import compacted
-from clbench.config import parse_config
 from clbench.engine.reporter import Reporter
 from clbench.engine.saving import final_state_hash
 from clbench.engine.session import Diverged, Session
 from clbench.errors import ClbenchError, Interrupted, RunFailed, UserError
 from clbench.files import disk_error
 from clbench.record import Record, now, opening_record, read_record, strategy_label, write_record
-from clbench.registry import absolute_file, load_recipe, load_strategy, source_hash
+from clbench.registry import source_hash
+from clbench.resolve import build_stream, in_full, parts_of
 from clbench.run import run
 from clbench.spec import RunSpec, make_spec, read_spec_file
 
@@ -68,31 +68,11 @@ class Prepared:
     """Stream, strategy class and settings of a specification, checked; `spec` holds every setting in full."""
 
     def __init__(self, spec: RunSpec) -> None:
-        recipe = load_recipe(spec.stream)
-        self.strategy = load_strategy(spec.strategy)
-        stream_config = parse_config(recipe.Config, spec.stream_settings, f"stream {spec.stream}")
-        config = parse_config(self.strategy.Config, spec.strategy_settings, f"strategy {spec.strategy}")
-        root = Path(spec.data_root) if spec.data_root else None
-        self.stream = compacted(recipe(spec.stream, stream_config, order_seed=spec.order_seed, data_root=root).build())
-        from clbench.engine.hooks import check_declaration
-
-        check_declaration(self.strategy, self.stream)
-        for name in type(config).model_fields:
-            if getattr(config, name) is None and hasattr(self.stream.training, name):
-                setattr(config, name, getattr(self.stream.training, name))
-        self.config = config
-        features = self.strategy.inputs == "features"
-        default = self.stream.feature_model if features else self.stream.default_model
-        self.spec = spec.model_copy(
-            update={
-                "strategy_settings": config.model_dump(mode="json"),
-                "stream_settings": stream_config.model_dump(mode="json"),
-                "backbone": spec.backbone or default,
-                "strategy": absolute_file(spec.strategy),
-                "stream": absolute_file(spec.stream),
-            }
-        )
-        self.sources = {"strategy": source_hash(self.strategy), "stream": source_hash(recipe)}
+        parts = parts_of(spec)
+        self.strategy, self.config = parts.strategy, parts.strategy_config
+        self.stream = compacted(build_stream(spec, parts))
+        self.spec = in_full(spec, parts, self.stream)
+        self.sources = {"strategy": source_hash(parts.strategy), "stream": source_hash(parts.recipe)}
 
     def session(self, folder: Path, reporter: Reporter, checkpoint_every: int | None) -> Session:
         from clbench.engine.assembly import assemble

@@ -1,0 +1,308 @@
+"""A suite: many runs from one file, expanded and checked by their metadata. No torch is imported for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pydantic import field_validator
+
+from clbench import catalogue
+from clbench.catalogue import Entry
+from clbench.config import Config, parse_config
+from clbench.errors import UserError, did_you_mean
+from clbench.quantities import SECONDS, UNITS, amount
+from clbench.settings import check_schedule, check_settings, no_owner, owner_of
+from clbench.spec import RunSpec, make_spec
+from clbench.sweeps.suite_file import AXES, Layer, SuiteEntry, SuiteText, read_suite_text
+
+MOST_RUNS = 10_000
+SPEC_KEYS = tuple(key for key in RunSpec.model_fields if key not in ("strategy_settings", "stream_settings"))
+
+
+class Wanted(Config):
+    """`resources` of a suite. gpus: None where it says nothing; memory: bytes."""
+
+    cpus: int = 1
+    gpus: float | None = None
+    memory: int | None = None
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _memory(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = int(amount(value, UNITS))
+            except ValueError:
+                raise ValueError("write bytes, or an amount such as 2GB") from None
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
+            raise ValueError("write bytes, or an amount such as 2GB")
+        return value
+
+    @field_validator("cpus")
+    @classmethod
+    def _cpus(cls, value: int) -> int:
+        if value < 1:
+            raise ValueError("use 1 or more")
+        return value
+
+    @field_validator("gpus")
+    @classmethod
+    def _gpus(cls, value: float | None) -> float | None:
+        if value is not None and (value < 0 or (value > 1 and value != int(value))):
+            raise ValueError("use 0, a share below 1, or a whole number")
+        return value
+
+
+@dataclass(frozen=True)
+class SuiteRun:
+    """One run of a suite. `spec` holds the settings that were given; `place` is the entry, for messages."""
+
+    place: str
+    spec: RunSpec
+    resources: Wanted
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a suite file asks for. notes: what the user should know, a line each."""
+
+    name: str
+    path: Path
+    description: str
+    runs: tuple[SuiteRun, ...]
+    notes: tuple[str, ...] = ()
+
+
+def find_suite(name: str | Path) -> Path:
+    """The file of a suite: a path, or the name of one that comes with clbench. Raises UserError."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a suite file (YAML)")
+    if path.exists():
+        return path
+    packaged = packaged_suites()
+    if str(name) in packaged:
+        return packaged[str(name)]
+    if path.suffix in (".yaml", ".yml") or path.parent != Path():
+        raise UserError(f"no such suite: {path}")
+    raise UserError(f"no suite {str(name)!r}: it is no file, and none that comes with clbench"
+                    f"{did_you_mean(str(name), packaged)}")  # fmt: skip
+
+
+def packaged_suites() -> dict[str, Path]:
+    """Name -> file of the suites that come with clbench."""
+    from importlib.resources import files
+
+    folder = Path(str(files("clbench.configs").joinpath("suites")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def read_suite(path: str | Path) -> Suite:
+    """Read, expand and check a suite file, or a packaged suite by name. Raises UserError: file, place, what to do.
+
+    Runs stand in the order of the entries; within one, in that of strategies, streams, settings, order seeds, seeds.
+    """
+    text = read_suite_text(find_suite(path))
+    expansion = _Expansion(text)
+    runs = tuple(expansion.runs())
+    return Suite(text.name, text.path, text.description, runs, tuple(expansion.notes))
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The values of a key after all layers, and the one that had the last word."""
+
+    layer: Layer
+    rank: int
+    values: list[Any]
+
+
+class _Expansion:
+    """From layers to runs. Remembers which settings are known to whom, so that a default nobody has is found."""
+
+    def __init__(self, text: SuiteText) -> None:
+        self.text = text
+        self.notes: list[str] = []
+        self.known: set[str] = set()
+        self.total = 0
+        self._entries: dict[tuple[str, str], Entry] = {}
+        self._checked: set[str] = set()
+
+    def runs(self) -> Iterator[SuiteRun]:
+        """All runs, each once."""
+        first: dict[str, str] = {}
+        twice: dict[tuple[str, str], int] = {}
+        for entry in self.text.entries:
+            for run in self._entry(entry):
+                key = json.dumps(run.spec.model_dump(mode="json", exclude={"threads", "device"}), sort_keys=True)
+                if key in first:
+                    pair = (_short(run.place), _short(first[key]))
+                    twice[pair] = twice.get(pair, 0) + 1
+                    continue
+                first[key] = run.place
+                yield run
+        for (place, before), count in twice.items():
+            where = "twice" if place == before else f"in {before} too"
+            runs = "1 run stands" if count == 1 else f"{count} runs stand"
+            self.notes.append(f"{place}: {runs} {where}, and will be run once")
+        self._check_shared()
+
+    def _entry(self, entry: SuiteEntry) -> Iterator[SuiteRun]:
+        merged: dict[str, _Given] = {}
+        for rank, layer in enumerate(entry.layers):
+            for key, values in layer.values.items():
+                merged[key] = _Given(layer, rank, values)
+        for key in ("strategy", "stream"):
+            if key not in merged:
+                plural = catalogue.PLURALS[key]  # type: ignore[index]
+                raise UserError(f"{entry.place}: no {key}; write {key}: NAME or {plural}: [NAME, NAME]")
+        if "threads" in merged:
+            raise UserError(f"{merged['threads'].layer.place}: threads: write resources: {{cpus: N}} instead")
+        resources = self._resources(entry)
+        for strategy in merged["strategy"].values:
+            for stream in merged["stream"].values:
+                with_place = {"strategy": strategy, "stream": stream}
+                yield from self._cell(entry, merged, with_place, resources)
+
+    def _cell(
+        self, entry: SuiteEntry, merged: dict[str, _Given], names: dict[str, str], resources: Wanted
+    ) -> Iterator[SuiteRun]:
+        """The runs of one strategy on one stream."""
+        strategy = self._find("strategy", names["strategy"], merged["strategy"].layer)
+        stream = self._find("stream", names["stream"], merged["stream"].layer)
+        axes = self._axes(merged, strategy, stream)
+        self._count(entry, axes)
+        for values in product(*(given.values for given in axes.values())):
+            chosen = dict(zip(axes, values, strict=True))
+            yield SuiteRun(entry.place, self._spec(entry, names, chosen), resources)
+
+    def _axes(self, merged: dict[str, _Given], strategy: Entry, stream: Entry) -> dict[str, _Given]:
+        """Values by `strategy.KEY`, `stream.KEY` or key of the specification, seeds last; checked one by one."""
+        found: dict[str, _Given] = {}
+        for key, given in merged.items():
+            if key in ("strategy", "stream"):
+                continue
+            if key in SPEC_KEYS:
+                found[key] = self._checked_spec(key, given)
+                continue
+            try:
+                owned = owner_of(key, strategy, stream)
+                prefixed = "." in key
+                if owned is not None and prefixed and given.layer.shared:
+                    owner = strategy if owned[0] == "strategy" else stream
+                    owned = owned if owned[1] in owner.settings or not owner.complete else None
+                if owned is None:
+                    if given.layer.shared:
+                        continue
+                    raise no_owner(key, strategy, stream)
+                self._check_setting(strategy if owned[0] == "strategy" else stream, owned[1], given)
+            except UserError as error:
+                raise UserError(f"{given.layer.place}: {error}") from None
+            self.known |= {key}
+            name = f"{owned[0]}.{owned[1]}"
+            if name in found and found[name].rank == given.rank:
+                raise UserError(f"{given.layer.place}: {owned[1]} and {name} are the same setting; give one of them")
+            if name not in found or found[name].rank < given.rank:
+                found[name] = given
+        self.known |= {*strategy.settings, *(f"strategy.{key}" for key in strategy.settings)}
+        self.known |= {*stream.settings, *(f"stream.{key}" for key in stream.settings)}
+        return found | {key: found.pop(key) for key in ("order_seed", "seed") if key in found}
+
+    def _check_setting(self, entry: Entry, key: str, given: _Given) -> None:
+        for value in given.values:
+            check = json.dumps([entry.kind, entry.name, key, value], sort_keys=True)
+            if check not in self._checked:
+                check_settings(entry, {key: value})
+                if key == "schedule" and isinstance(value, str):
+                    check_schedule(value)
+                self._checked.add(check)
+
+    def _checked_spec(self, key: str, given: _Given) -> _Given:
+        values = [_budget(value, given.layer.place) for value in given.values] if key == "budget" else given.values
+        for value in values:
+            check = json.dumps([key, value], sort_keys=True)
+            if check not in self._checked:
+                make_spec({"strategy": "-", "stream": "-", key: value}, given.layer.place)
+                if key == "backbone" and value is not None:
+                    self._check_backbone(value, given.layer.place)
+                self._checked.add(check)
+        return _Given(given.layer, given.rank, values)
+
+    def _check_backbone(self, name: str, place: str) -> None:
+        from clbench.models import describe
+
+        try:
+            describe(name)
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
+
+    def _spec(self, entry: SuiteEntry, names: dict[str, str], chosen: dict[str, Any]) -> RunSpec:
+        values: dict[str, Any] = {**names, "strategy_settings": {}, "stream_settings": {}}
+        for key, value in chosen.items():
+            owner, dot, setting = key.partition(".")
+            if dot:
+                values[f"{owner}_settings"][setting] = value
+            else:
+                values[key] = value
+        return make_spec(values, entry.place)
+
+    def _count(self, entry: SuiteEntry, axes: dict[str, _Given]) -> None:
+        here = prod(len(given.values) for given in axes.values())
+        self.total += here
+        if self.total > MOST_RUNS:
+            raise UserError(
+                f"{entry.place}: the suite comes to {self.total:,} runs or more; the limit is {MOST_RUNS:,}: "
+                "use fewer values in its grid, or several suites"
+            )
+
+    def _resources(self, entry: SuiteEntry) -> Wanted:
+        values: dict[str, Any] = {}
+        place = entry.place
+        for layer in entry.layers:
+            if layer.resources:
+                values, place = values | layer.resources, layer.place
+        found: Wanted = parse_config(Wanted, values, f"{place}: resources")
+        return found
+
+    def _find(self, kind: catalogue.Kind, name: str, layer: Layer) -> Entry:
+        if (kind, name) not in self._entries:
+            try:
+                self._entries[kind, name] = catalogue.find(kind, name)
+            except UserError as error:
+                raise UserError(f"{layer.place}: {error}") from None
+        return self._entries[kind, name]
+
+    def _check_shared(self) -> None:
+        """A setting in defaults or an extended block that nobody has is a mistake."""
+        for entry in self.text.entries:
+            for layer in entry.layers:
+                for key in layer.values:
+                    if key not in SPEC_KEYS and key not in self.known:
+                        hint = did_you_mean(key, {*SPEC_KEYS, *AXES, *self.known})
+                        raise UserError(
+                            f"{layer.place}: no strategy or stream of the suite has a setting {key!r}{hint}"
+                        )
+
+
+def _budget(value: Any, place: str) -> Any:
+    """Limits with units as numbers."""
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for key, limit in value.items():
+        try:
+            found[key] = amount(limit, SECONDS if key == "seconds" else UNITS) if isinstance(limit, str) else limit
+        except ValueError:
+            raise UserError(f"{place}: budget {key}: {limit!r}: write a number, 5min, 10MB, ...") from None
+    return found
+
+
+def _short(place: str) -> str:
+    """The place without the file."""
+    return place.partition(", ")[2] or place
