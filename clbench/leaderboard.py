@@ -1,4 +1,7 @@
-"""The leaderboard: finished runs, gathered into boards of what may be compared and rows of what may be averaged."""
+"""The leaderboard: finished runs, gathered into boards of what may be compared and rows of what may be averaged.
+
+Records come from `clbench.board_records`; ranks are in `clbench.ranking`, filters in `clbench.board_filter`.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from clbench.board_records import VERIFIED, last_verdict
 from clbench.errors import UserError, did_you_mean
 from clbench.metrics.definitions import BETTER, DEFINITIONS, GAIN, base_key
 from clbench.record import Record
 from clbench.statistics import Estimate, mean_interval
+
+if TYPE_CHECKING:
+    from clbench.board_filter import Filter
 
 COLUMNS = ("average", "average_incremental", "forgetting", "gap_depth", "retention")
 COSTS = ("seconds_train", "stored_bytes", "flops_train")
@@ -58,11 +65,30 @@ class Row:
     diverged: int = 0
     other_source: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    _values: dict[tuple[str, int], Value] = field(default_factory=dict, repr=False, compare=False)
 
     def value(self, key: str) -> Value:
         """Mean over the runs that have a value under the present version of the metric."""
-        numbers = [number for _, record in self.runs if (number := metric_value(record, key)) is not None]
-        return Value(mean_interval(numbers) if numbers else None, len(self.runs) - len(numbers))
+        known = (key, len(self.runs))
+        if known not in self._values:
+            numbers = [number for _, record in self.runs if (number := metric_value(record, key)) is not None]
+            self._values[known] = Value(mean_interval(numbers) if numbers else None, len(self.runs) - len(numbers))
+        return self._values[known]
+
+    @property
+    def verified(self) -> int:
+        """Runs whose latest repetition on this machine gave the same (`clbench verify`)."""
+        return sum(last_verdict(record) in VERIFIED for _, record in self.runs)
+
+    @property
+    def refuted(self) -> int:
+        """Runs whose latest repetition gave something else."""
+        return sum(last_verdict(record) == "differs" for _, record in self.runs)
+
+    @property
+    def imported(self) -> int:
+        """Runs that came from elsewhere (`clbench import`)."""
+        return sum(bool(record.get("origin")) for _, record in self.runs)
 
     @property
     def seeds(self) -> dict[tuple[str, int], Record]:
@@ -93,6 +119,7 @@ class Board:
     budget: dict[str, float]
     chosen_on_test: bool
     rows: list[Row]
+    hidden: int = 0  # rows that a filter left out
 
     def as_dict(self) -> dict[str, Any]:
         """What identifies the board, for JSON."""
@@ -106,11 +133,12 @@ def make_boards(
     metric: str = "average",
     stream: str | None = None,
     warn: Callable[[str], None] = lambda text: None,
+    choose: Filter | None = None,
 ) -> list[Board]:
     """Boards by stream, rows best first by `metric`; runs that are not completed are passed over.
 
-    Records that lack a part are told to `warn`. Raises UserError for a metric no run has, or a stream without runs
-    while others have some.
+    Records that lack a part are told to `warn`. choose: which boards and rows to keep. Raises UserError for a metric
+    no run has, a stream without runs while others have some, or a model that no board has.
     """
     finished = []
     for folder, record in runs:
@@ -129,6 +157,8 @@ def make_boards(
     for folder, record in finished:
         groups.setdefault(_text(_board_of(record)), []).append((folder, record))
     boards = [_make_board(members, metric) for members in groups.values()]
+    if choose is not None:
+        boards = choose.boards(boards)
     return sorted((board for board in boards if board.rows), key=_board_order)
 
 
@@ -151,6 +181,7 @@ def row_settings(record: Record) -> dict[str, Any]:
         **spec["strategy_settings"],
         "eval_grid": spec["eval_grid"],
         **{key: record["environment"][key] for key in ENVIRONMENT},
+        "devices": record["environment"].get("devices") or 1,
         "chosen_on": spec["chosen_on"],
     }
 
