@@ -28,9 +28,9 @@ class Environment:
             raise UserError("--device cuda: no GPU is visible to torch; use --device cpu")
         on_gpu = spec.device == "cuda" or (spec.device == "auto" and torch.cuda.is_available())
         self.device = torch.device("cuda" if on_gpu else "cpu")
-        self.precision = ("bf16" if on_gpu else "fp32") if spec.precision == "auto" else spec.precision
-        quicker = on_gpu or self.precision == "bf16"  # in fp32 on a CPU it depends on the model
-        self.channels_last = quicker if spec.channels_last is None else spec.channels_last
+        fields = machine_fields(spec, on_gpu)
+        self.precision: str = fields["precision"]
+        self.channels_last: bool = fields["channels_last"]
         self.compile = spec.compile
         self.threads = spec.threads or len(os.sched_getaffinity(0))
 
@@ -82,6 +82,17 @@ class Environment:
             "processor": _processor(),
             "gpu": gpu,
         }
+
+
+def machine_fields(spec: RunSpec, on_gpu: bool) -> dict[str, Any]:
+    """Device, precision and memory format of a specification on a machine with or without a GPU for it."""
+    precision = ("bf16" if on_gpu else "fp32") if spec.precision == "auto" else spec.precision
+    quicker = on_gpu or precision == "bf16"  # in fp32 on a CPU it depends on the model
+    return {
+        "device": "cuda" if on_gpu else "cpu",
+        "precision": precision,
+        "channels_last": quicker if spec.channels_last is None else spec.channels_last,
+    }
 
 
 def package_versions() -> dict[str, str]:
