@@ -2,13 +2,13 @@
 
 Equal package versions, device class, threads, precision, memory format and processor: every row must be equal bit for
 bit. Where one of them differs, equality is not promised, and values within a tolerance are reported as such.
+
+A run under a clock budget is repeated up to the step at which the clock stopped it, so that its bits can be compared.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +16,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from clbench.differences import RowDifferences, json_differences, row_differences, shown
 from clbench.errors import RunFailed, UserError
 from clbench.metrics import compute
 from clbench.record import Record, read_record
 from clbench.record_schema import schema_faults
-from clbench.spec import make_spec, read_spec_file
-from clbench.table import COLUMNS, EvaluationTable, Row
+from clbench.seal import broken_seal
+from clbench.spec import RunSpec, make_spec, read_spec_file
+from clbench.table import EvaluationTable
 
 Verdict = Literal["identical", "within tolerance", "differs"]
 
-TOLERANCE = 0.02  # of an accuracy, or relative to a loss above 1
-ROUNDING = 1e-9  # relative, of the simulated noise floor: numpy's sums are not the same on every processor
 CONDITIONS = ("device", "precision", "threads", "channels_last", "compile", "platform", "processor", "gpu")
-MEASURED = ("value", "se", "base")
+DEVICE_CLASS = ("device", "precision")
+COUNTED = ("steps", "samples_train", "samples_evaluate", "flops_train", "stored_bytes", "parameters_trained")
+MAY_CHANGE = ("source_hash", "summary", "notes")  # texts, and what is compared apart
+TINY = 1e-9  # seconds: a clock budget that is spent before the first step
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What may differ under other conditions. row: each value (of an accuracy; relative to a loss above 1). drift: the
+    mean signed difference of all boundary values, so that a change in one direction is not excused by a loose `row`."""
+
+    row: float
+    drift: float
+
+
+SAME_CLASS = Tolerance(row=0.02, drift=0.01)
+OTHER_CLASS = Tolerance(row=0.05, drift=0.02)
 
 
 @dataclass
@@ -49,7 +65,7 @@ class Verification:
 
 
 def verify(folder: Path) -> Verification:
-    """Check the record in `folder` against its table and configuration, then repeat the run and compare.
+    """Check the record in `folder` against its seal, table and configuration, then repeat the run and compare.
 
     A record that contradicts its own files differs, and is not repeated. Raises UserError where a file is missing or
     unreadable, or where the run did not end by itself.
@@ -66,25 +82,38 @@ def verify(folder: Path) -> Verification:
 
 
 def record_faults(folder: Path, record: Record) -> list[str]:
-    """Where a record contradicts its schema, its config.yaml or its evaluations.parquet; empty where it does not."""
-    faults = [f"record.json, {fault}" for fault in schema_faults(record)]
-    if faults:
-        return faults
-    spec = make_spec(record["spec"], f"{folder / 'record.json'}: spec")
+    """Where a record contradicts its schema, its seal, its config.yaml or its evaluations.parquet; empty where it does
+    not."""
+    broken = broken_seal(folder, record)
+    faults = [broken] if broken else []
+    if misshapen := [f"record.json, {fault}" for fault in schema_faults(record)]:
+        return faults + misshapen
+    try:
+        return faults + _contradictions(folder, record)
+    except UserError:
+        if broken:
+            return faults
+        raise
+
+
+def _contradictions(folder: Path, record: Record) -> list[str]:
+    """Of a record of the right shape: where it is not what its own files give."""
+    faults = []
+    spec = make_spec(record["spec"], "record.json: spec")
     if spec.hash() != record["spec_hash"]:
         faults.append("record.json: spec_hash is not the hash of spec: one of them was changed")
-    configured = make_spec(read_spec_file(folder / "config.yaml"), f"{folder / 'config.yaml'}")
+    configured = make_spec(read_spec_file(folder / "config.yaml"), "config.yaml")
     if configured.hash() != spec.hash():
-        keys = [key for key in type(spec).model_fields if getattr(spec, key) != getattr(configured, key)]
-        faults.append(f"config.yaml and record.json differ in {', '.join(keys)}")
+        left, right = spec.shareable(), configured.shareable()
+        faults.append(f"config.yaml and record.json differ in {', '.join(k for k in left if left[k] != right[k])}")
     recomputed = compute(
         _table(folder),
         record["stream"]["direction"],
         predicts_between_boundaries=record["strategy"]["needs"]["predicts_between_boundaries"],
     )
     faults += [
-        f"record.json: metrics.{place} is {_shown(stated)}; evaluations.parquet gives {_shown(computed)}"
-        for place, stated, computed in _json_differences(record["metrics"], recomputed)
+        f"record.json: metrics.{place} is {shown(stated)}; evaluations.parquet gives {shown(computed)}"
+        for place, stated, computed in json_differences(record["metrics"], recomputed)
     ]
     return faults
 
@@ -94,7 +123,7 @@ def compare_runs(folder: Path, record: Record, repeated: Path, again: Record) ->
     before, after = _table(folder).rows, _table(repeated).rows
     changed = changed_conditions(record, again)
     if record["spec"]["budget"].get("seconds"):
-        changed.append("a clock budget: where training stops depends on the machine's speed")
+        changed.append("a clock budget: repeated up to the step where the clock stopped it")
     faults = [f"status was {record['status']}, is {again['status']}"] if record["status"] != again["status"] else []
     for what in ("content", "order"):
         if record["stream"][what] != again["stream"][what]:
@@ -102,19 +131,42 @@ def compare_runs(folder: Path, record: Record, repeated: Path, again: Record) ->
     for what in ("strategy", "stream"):
         if record[what]["source_hash"] != again[what]["source_hash"]:
             changed.append(f"the {what}'s source has changed since the run")
-    different, largest = _row_differences(before, after)
+    for what in ("strategy", "stream", "evaluation"):
+        faults += _part_differences(record, again, what)
+    rows = row_differences(before, after)
     differs_in_metrics = [
-        f"metrics.{place}: was {_shown(old)}, is {_shown(new)}"
-        for place, old, new in _json_differences(record["metrics"], again["metrics"])
+        *_part_differences(record, again, "metrics"),
+        *_part_differences(record, again, "model"),
+        *_part_differences(record, again, "cost", COUNTED),
     ]
     if record["state_hash"] != again["state_hash"]:
         differs_in_metrics.append("the final state (weights, memory, optimiser) has another hash")
-    if not (faults or different or differs_in_metrics):
+    if not (faults or rows.lines or differs_in_metrics):
         return Verification("identical", len(before), [], changed)
-    near = not faults and len(before) == len(after) and largest <= TOLERANCE
+    near = not faults and _within(rows, tolerance(record, again))
     source_changed = any("source" in line for line in changed)
     verdict: Verdict = "within tolerance" if near and changed and not source_changed else "differs"
-    return Verification(verdict, len(before), [*faults, *different, *differs_in_metrics], changed, largest)
+    return Verification(verdict, len(before), [*faults, *rows.lines, *differs_in_metrics], changed, rows.largest)
+
+
+def _part_differences(record: Record, again: Record, part: str, keys: tuple[str, ...] = ()) -> list[str]:
+    """Lines for the leaves of a part, or of some of its keys, that differ."""
+    old, new = ({k: v for k, v in (r[part] or {}).items() if (k in keys or not keys)} for r in (record, again))
+    return [
+        f"{part}.{place}: was {shown(was)}, is {shown(now)}"
+        for place, was, now in json_differences(old, new)
+        if place not in MAY_CHANGE
+    ]
+
+
+def tolerance(record: Record, again: Record) -> Tolerance:
+    """By device class: device and numeric precision."""
+    old, new = record["environment"], again["environment"]
+    return SAME_CLASS if all(old[key] == new[key] for key in DEVICE_CLASS) else OTHER_CLASS
+
+
+def _within(rows: RowDifferences, allowed: Tolerance) -> bool:
+    return rows.largest <= allowed.row and abs(rows.drift) <= allowed.drift
 
 
 def changed_conditions(record: Record, again: Record) -> list[str]:
@@ -130,18 +182,40 @@ def _repeat(folder: Path, record: Record, temporary: Path) -> Path:
     """Run the specification again, as it was resolved then; the new run's folder."""
     from clbench.launch import start_run
 
-    spec = make_spec(read_spec_file(folder / "config.yaml"), f"{folder / 'config.yaml'}")
-    was = record["environment"]
-    spec.threads, spec.device = was["threads"], was["device"]
-    spec.precision, spec.channels_last = was["precision"], was["channels_last"]
     try:
         with _no_tracking():
-            return start_run(spec, temporary)[0]
+            return start_run(specification_to_repeat(folder, record), temporary)[0]
     except RunFailed:
         found = list(temporary.glob("runs/*/*/*/evaluations.parquet"))
         if len(found) != 1:
             raise
         return found[0].parent
+
+
+def specification_to_repeat(folder: Path, record: Record) -> RunSpec:
+    """What to run: the run's own config.yaml with the recorded threads, device, precision and memory format.
+
+    The CPU stands in for a GPU that is not there. A clock budget becomes the number of steps it allowed then.
+    """
+    spec = make_spec(read_spec_file(folder / "config.yaml"), "config.yaml")
+    was = record["environment"]
+    spec.threads, spec.precision, spec.channels_last = was["threads"], was["precision"], was["channels_last"]
+    spec.device = was["device"] if was["device"] == "cpu" or _has_gpu() else "cpu"
+    if "seconds" in spec.budget:
+        steps = record["cost"]["steps"]
+        budget = {key: limit for key, limit in spec.budget.items() if key != "seconds"}
+        if steps > 0:
+            budget["steps"] = min(steps, budget.get("steps", steps))
+        else:
+            budget["seconds"] = TINY
+        spec.budget = budget
+    return spec
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @contextmanager
@@ -158,58 +232,3 @@ def _no_tracking() -> Iterator[None]:
 
 def _table(folder: Path) -> EvaluationTable:
     return EvaluationTable.read(folder / "evaluations.parquet")
-
-
-def _row_differences(before: list[Row], after: list[Row]) -> tuple[list[str], float]:
-    """The rows that differ, one line each, and the largest difference of a value (infinite where rows do not match)."""
-    lines, largest = [], 0.0
-    for number, (old, new) in enumerate(zip(before, after, strict=False), 1):
-        columns = [name for name in COLUMNS if not _same_bits(getattr(old, name), getattr(new, name))]
-        if not columns:
-            continue
-        name = columns[0]
-        was, now = getattr(old, name), getattr(new, name)
-        place = f"row {number} (step {old.step}, tasks_seen {old.tasks_seen}, {old.eval_set}, {old.kind})"
-        lines.append(f"{place}: {name} was {_shown(was)}, is {_shown(now)}")
-        apart = [column for column in columns if column not in MEASURED]
-        largest = max(largest, math.inf if apart else _distance(old.value, new.value))
-    if len(before) != len(after):
-        lines.append(f"the table had {len(before)} rows, the repeated run's has {len(after)}")
-        largest = math.inf
-    return lines, largest
-
-
-def _distance(a: float | None, b: float | None) -> float:
-    if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)):
-        return 0.0 if _same_bits(a, b) else math.inf
-    return abs(a - b) / max(1.0, abs(a))
-
-
-def _same_bits(a: Any, b: Any) -> bool:
-    if isinstance(a, float) and isinstance(b, float):
-        return struct.pack("<d", a) == struct.pack("<d", b)
-    return type(a) is type(b) and a == b
-
-
-def _json_differences(a: Any, b: Any, place: str = "") -> list[tuple[str, Any, Any]]:
-    """(place, in a, in b) of every leaf that differs. The noise floor is compared up to rounding."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        keys = [*a, *(key for key in b if key not in a)]
-        inner = [(f"{place}.{key}" if place else key, a.get(key, "missing"), b.get(key, "missing")) for key in keys]
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        inner = [(f"{place}[{i}]", x, y) for i, (x, y) in enumerate(zip(a, b, strict=True))]
-    else:
-        return [] if _same_leaf(a, b, place) else [(place, a, b)]
-    return [difference for where, x, y in inner for difference in _json_differences(x, y, where)]
-
-
-def _same_leaf(a: Any, b: Any, place: str) -> bool:
-    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (a, b))
-    if numbers and place.startswith("noise_floor"):
-        return math.isclose(a, b, rel_tol=ROUNDING, abs_tol=1e-15)
-    return bool(a == b)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

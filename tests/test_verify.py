@@ -78,12 +78,19 @@ def test_another_run_of_the_table_differs_and_says_where(run_copy: Copy, capsys:
         (lambda r: r.update(status="fine"), "status: 'fine' is not one of"),
     ],
 )
-def test_records_edited_by_hand_are_detected_without_a_run(run_copy: Copy, change: object, fault: str) -> None:
+@pytest.mark.parametrize("forged", [False, True])
+def test_records_edited_by_hand_are_detected_without_a_run(
+    run_copy: Copy, change: object, fault: str, forged: bool
+) -> None:
     folder = run_copy("nmc", 0)
     record = read_record(folder)
     assert record_faults(folder, record) == []
     change(record)  # type: ignore[operator]
-    write_record(folder, record)
+    if forged:
+        write_record(folder, record)
+    else:
+        (folder / "record.json").write_text(json.dumps(record))
+        assert "record.json was edited after the run" in record_faults(folder, record)[0]
     found = verify(folder)
     assert found.verdict == "differs"
     assert any(fault in line for line in found.faults)
@@ -116,6 +123,74 @@ def test_equality_is_promised_for_equal_conditions_only(finished_runs: Runs, run
     assert "not bit for bit" in report(found)[0]
     rewrite_value(again, -0.2)
     assert compare_runs(folder, old, again, new).verdict == "differs"
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda r: r["cost"].update(steps=1), "cost.steps: was 1, is "),
+        (lambda r: r["cost"].update(stored_bytes=0), "cost.stored_bytes: was 0, is "),
+        (lambda r: r["strategy"]["needs"].update(stores_samples=False), "strategy.needs.stores_samples: was False"),
+        (lambda r: r["strategy"].update(version=9), "strategy.version: was 9"),
+        (lambda r: r["stream"]["tasks"][0].update(samples=9), "stream.tasks[0].samples: was 9"),
+        (lambda r: r["model"].update(weights_sha256="0" * 64), "model.weights_sha256: was '0000"),
+        (lambda r: r["evaluation"].update(interval=9), "evaluation.interval: was 9"),
+        (lambda r: r.update(state_hash="0" * 64), "the final state"),
+    ],
+)
+def test_a_forger_who_seals_anew_is_found_by_the_repetition(run_copy: Copy, change: object, fault: str) -> None:
+    folder = run_copy("replay", 0)
+    record = read_record(folder)
+    change(record)  # type: ignore[operator]
+    write_record(folder, record)
+    assert record_faults(folder, record) == []
+    found = verify(folder)
+    assert found.verdict == "differs" and any(fault in line for line in found.faults), found.faults
+
+
+def shifted(folder: Path, amount: float) -> None:
+    """Change every value of the table."""
+    rows = EvaluationTable.read(folder / "evaluations.parquet").rows
+    moved = [row if row.value is None else dataclasses.replace(row, value=row.value + amount) for row in rows]
+    EvaluationTable(moved).write(folder / "evaluations.parquet")
+
+
+def test_tolerances_go_by_device_class_and_a_shift_of_all_values_is_none(finished_runs: Runs, run_copy: Copy) -> None:
+    folder, again = finished_runs["replay", 0], run_copy("replay", 0)
+    old, new = read_record(folder), read_record(again)
+    rewrite_value(again, -0.04)
+    new["environment"]["threads"] = 2
+    assert compare_runs(folder, old, again, new).verdict == "differs", "one device class: 0.02"
+    new["environment"]["device"] = "cuda"
+    assert compare_runs(folder, old, again, new).verdict == "within tolerance", "another one: 0.05"
+    shifted(again, -0.025)
+    assert compare_runs(folder, old, again, new).verdict == "differs", "all values lower by 0.025"
+
+
+def test_a_clock_budget_is_repeated_up_to_its_stop(tmp_path: Path) -> None:
+    from clbench.launch import start_run
+    from clbench.spec import make_spec
+
+    values = {"strategy": "finetune", "stream": "split-digits", "threads": 1, "budget": {"seconds": 0.4}}
+    long = {"strategy_settings": {"epochs": 1000}, "eval_grid": "20"}
+    folder, record = start_run(make_spec(values | long), tmp_path)
+    steps = record["cost"]["steps"]
+    assert any(f"training stopped at step {steps}" in line for line in record["warnings"]), "the clock ran out"
+    found = verify(folder)
+    assert found.verdict == "identical" and "clock budget" in found.changed[0]
+    record["cost"]["steps"] += 1
+    write_record(folder, record)
+    assert verify(folder).verdict == "differs"
+
+
+def test_a_clock_that_ran_out_before_the_first_step(tmp_path: Path) -> None:
+    from clbench.launch import start_run
+    from clbench.spec import make_spec
+
+    values = {"strategy": "finetune", "stream": "split-digits", "threads": 1, "budget": {"seconds": 1e-6}}
+    folder, record = start_run(make_spec(values), tmp_path)
+    assert record["cost"]["steps"] == 0
+    assert verify(folder).verdict == "identical"
 
 
 def test_a_changed_source_excuses_nothing(finished_runs: Runs, run_copy: Copy) -> None:
@@ -161,9 +236,11 @@ def test_conditions_are_named(finished_runs: Runs) -> None:
 def test_unfinished_runs_and_missing_files_are_one_line(run_copy: Copy) -> None:
     folder = run_copy("nmc", 0)
     (folder / "evaluations.parquet").unlink()
+    assert verify(folder).faults == [f"{folder / 'evaluations.parquet'} is missing: the table is not the sealed one"]
+    record = read_record(folder)
+    write_record(folder, record)
     with pytest.raises(UserError, match=r"evaluations\.parquet.*no such file"):
         verify(folder)
-    record = read_record(folder)
     write_record(folder, {**record, "status": "interrupted"})
     with pytest.raises(UserError, match="is interrupted"):
         verify(folder)
