@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
+from clbench.board_records import board_records, warn_left_out
 from clbench.errors import UserError, did_you_mean
 from clbench.leaderboard import Board, Row, make_boards
-from clbench.runs import RESULTS, find_run, iter_records
+from clbench.runs import RESULTS, find_run
 
 ROW = "@"
 
@@ -44,9 +47,22 @@ def select_rows(text: str, out: Path = RESULTS) -> list[Row]:
     return rows
 
 
-def board_rows(stream: str | None, out: Path = RESULTS) -> list[Board]:
-    """Boards of a stream, or all. Raises UserError where there are no completed runs."""
-    boards = make_boards(iter_records(out), stream=stream)
+def board_rows(stream: str | None, out: Path = RESULTS, warn: Callable[[str], None] = warn_left_out) -> list[Board]:
+    """Boards of a stream, or all; records that are left out are told to `warn`. Raises UserError where there are no
+    completed runs."""
+    boards = make_boards(board_records(out, warn, stream), stream=stream, warn=warn)
     if not boards:
         raise UserError(f"no completed runs{f' on {stream!r}' if stream else ''} in {out / 'runs'}")
     return boards
+
+
+def sample_runs(rows: list[Row], count: int | None, seed: int = 0) -> list[Path]:
+    """Folders of `count` runs drawn at random, at least one of every row; all runs where count is None. Equal seeds
+    and rows give equal samples."""
+    if count is None:
+        return [folder for row in rows for folder, _ in row.runs]
+    random = Random(seed)
+    drawn = [random.choice(row.runs)[0] for row in rows]
+    others = [folder for row in rows for folder, _ in row.runs if folder not in set(drawn)]
+    chosen = {*drawn, *random.sample(others, min(len(others), max(0, count - len(drawn))))}
+    return [folder for row in rows for folder, _ in row.runs if folder in chosen]

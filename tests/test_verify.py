@@ -46,7 +46,7 @@ def rewrite_value(folder: Path, change: float, metrics: bool = True) -> int:
 def test_repeated_runs_are_identical(finished_runs: Runs, strategy: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = finished_runs[strategy, 0]
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    verify_command(folder, as_json=True)
+    verify_command([str(folder)], False, None, False, True, folder)
     found = json.loads(capsys.readouterr().out)
     assert found["verdict"] == "identical"
     assert found["rows"] == len(EvaluationTable.read(folder / "evaluations.parquet"))
@@ -58,7 +58,7 @@ def test_another_run_of_the_table_differs_and_says_where(run_copy: Copy, capsys:
     number = rewrite_value(folder, -2e-16)
     row = EvaluationTable.read(folder / "evaluations.parquet").rows[number - 1]
     with pytest.raises(RunFailed, match=f"row {number} ") as raised:
-        verify_command(folder)
+        verify_command([str(folder)], False, None, True, False, folder)
     assert raised.value.exit_code == 1
     assert f"step {row.step}" in str(raised.value)
     assert capsys.readouterr().out.startswith("differs")

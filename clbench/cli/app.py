@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clbench.cli.run_options import resume, run
+from clbench.errors import UserError
 
 RESULTS = Path("results")
 
@@ -123,12 +124,28 @@ def metrics(
 
 
 @app.command()
-def verify(run: Run, as_json: Json = False, results: Results = RESULTS) -> Any:
-    """Run it again from its own record and compare."""
-    from clbench.cli.verify import verify_command
-    from clbench.runs import find_run
+def verify(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN...]", help="Runs, or rows as STRATEGY@STREAM; with --board: a STREAM, or none."),
+    ] = None,
+    board: Annotated[bool, typer.Option("--board", help="A whole board, or all: one run of every row.")] = False,
+    sample: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="N runs at random, at least one of every row.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every run of the rows.")] = False,
+    sample_seed: Annotated[int, typer.Option("--sample-seed", metavar="N", help="What the sample depends on.")] = 0,
+    stamp: Annotated[bool, typer.Option("--stamp/--no-stamp", help="Write the verdict into the record.")] = True,
+    as_json: Json = False,
+    results: Results = RESULTS,
+) -> Any:
+    """Run it again from its own record and compare: a run, a row, or a whole board."""
+    from clbench.cli.verify import Sampling, verify_command
 
-    return verify_command(find_run(run, results), as_json)
+    if sample is not None and all_:
+        raise UserError("--sample and --all are both given; use one of them")
+    sampling = Sampling(sample, sample_seed) if sample is not None or all_ else None
+    return verify_command(runs or [], board, sampling, stamp, as_json, results)
 
 
 @app.command()
