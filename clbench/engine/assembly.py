@@ -36,6 +36,7 @@ def assemble(
     config: Any,
     reporter: Reporter,
     checkpoint_every: int | None,
+    kind: type[Session] = Session,
 ) -> Session:
     """A session ready for `run`. The model is built when it is first needed."""
     environment = Environment(spec)
@@ -48,7 +49,7 @@ def assemble(
     if strategy.inputs == "features":
         features = Features(builder.identity(), lambda: services.model, objective, environment, _cache_folder())
     services = Services(stream, objective, strategy.needs, random, environment.device, builder.build, features)
-    return Session(
+    return kind(
         spec,
         folder,
         stream,

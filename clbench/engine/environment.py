@@ -79,7 +79,7 @@ class Environment:
             **self.conditions(),
             "python": platform.python_version(),
             "platform": f"{platform.system()}-{platform.machine()}",
-            "processor": _processor(),
+            "processor": processor(),
             "gpu": gpu,
         }
 
@@ -106,7 +106,8 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     try:
         with Path("/proc/cpuinfo").open() as lines:
             return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
