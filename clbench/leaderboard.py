@@ -52,7 +52,8 @@ class Value:
 class Row:
     """One strategy with one group of settings. `settings`: those in which rows of this strategy on the board differ.
 
-    runs: completed ones, one for each (order, seed). diverged: such pairs of which only a diverged run exists.
+    runs: completed ones, one for each (order, seed). diverged: such pairs of which only a diverged run exists;
+    failures: those runs.
     other_source: runs made with another source of the strategy than the newest one, which are left out.
     """
 
@@ -65,6 +66,7 @@ class Row:
     diverged: int = 0
     other_source: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    failures: list[tuple[Path, Record]] = field(default_factory=list)
     _values: dict[tuple[str, int], Value] = field(default_factory=dict, repr=False, compare=False)
 
     def value(self, key: str) -> Value:
@@ -270,7 +272,8 @@ def _make_row(members: Sequence[tuple[Path, Record]]) -> Row:
     newest = max(members, key=lambda item: (item[1]["status"] == "completed", item[1]["started"], item[1]["run"]))[1]
     current = [m for m in members if m[1]["strategy"]["source_hash"] == newest["strategy"]["source_hash"]]
     completed = {pair(record): (folder, record) for folder, record in current if record["status"] == "completed"}
-    failed = {pair(record) for _, record in current if record["status"] == "diverged"} - completed.keys()
+    diverged = {pair(record): (folder, record) for folder, record in current if record["status"] == "diverged"}
+    failed = [diverged[key] for key in diverged if key not in completed]
     return Row(
         strategy=newest["strategy"]["name"],
         summary=newest["strategy"]["summary"],
@@ -280,6 +283,7 @@ def _make_row(members: Sequence[tuple[Path, Record]]) -> Row:
         runs=list(completed.values()),
         diverged=len(failed),
         other_source=len(members) - len(current),
+        failures=failed,
     )
 
 
