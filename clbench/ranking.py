@@ -89,14 +89,13 @@ class Ranking:
 
         return int((~np.isnan(self._tests.p)).sum())
 
-    def as_dict(self, a: int, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Row a against every other one, for JSON; names: of all rows."""
-        found = []
-        for b, name in enumerate(names):
-            if b != a and self.means[a] is not None and self.means[b] is not None:
-                difference = self.difference(a, b)
-                found.append({"to": name, **(difference.as_dict() if difference else {"n": 0, "reason": NO_PAIRS})})
-        return found
+    def describe(self, a: int, b: int) -> dict[str, Any]:
+        """The difference of two rows for JSON; the same keys with null, and the reason, where there is none."""
+        found = self.difference(a, b)
+        if found is not None:
+            return found.as_dict()
+        missing = dict.fromkeys(("mean", "low", "high", "p", "p_holm", "orders"))
+        return {**missing, "n": 0, "reason": NO_PAIRS}
 
     @cached_property
     def _tests(self) -> PairedTests:

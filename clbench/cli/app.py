@@ -86,15 +86,60 @@ def show(
 def leaderboard(
     stream: Annotated[str | None, typer.Argument(metavar="[STREAM]", help="Only this stream's runs.")] = None,
     metric: Annotated[str | None, typer.Option(metavar="KEY", help="The metric to rank by.")] = None,
-    format: Annotated[str, typer.Option(metavar="FORMAT", help="table, md, csv or json.")] = "table",
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="table, md, csv, json, latex or html.")] = "table",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a file instead of stdout.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NEED", help="Only strategies that are exemplar-free, no-task-boundaries, ...; repeatable."
+        ),
+    ] = None,
+    budget_class: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIMITS", help="Only rows that kept flops=..,seconds=..,steps=..,memory=..; or none."),
+    ] = None,
+    chosen_on: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Only settings chosen on nothing, validation or test data.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="SPEC", help="Only boards of this model.")] = None,
+    across: Annotated[bool, typer.Option("--across", help="Compare strategies over streams, by average rank.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     results: Results = RESULTS,
 ) -> Any:
-    """Rows of runs on equal data: mean and 95 % interval over seeds, declared needs, cost."""
-    from clbench.cli.leaderboard import leaderboard_command
+    """Rows of runs on equal data: ranks with ties, mean and 95 % interval over seeds, declared needs, cost."""
+    from clbench.cli.leaderboard import chosen_rows, leaderboard_command
 
-    return leaderboard_command(stream, metric, "json" if as_json else format, out, results)
+    choose = chosen_rows(only or [], budget_class or [], chosen_on, model)
+    return leaderboard_command(stream, metric, "json" if as_json else format, out, results, choose, across)
+
+
+@app.command()
+def power(
+    rows: Annotated[
+        list[str] | None, typer.Argument(metavar="[ROW_A ROW_B]", help="Two strategies of a board.")
+    ] = None,
+    stream: Annotated[str | None, typer.Option(metavar="NAME", help="The stream of the board.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="SPEC", help="The model of the board.")] = None,
+    metric: Annotated[str, typer.Option(metavar="KEY", help="What is to differ.")] = "average",
+    difference: Annotated[
+        float | None, typer.Option(metavar="X", help="The difference to show (else the one observed).")
+    ] = None,
+    sd: Annotated[
+        float | None, typer.Option(metavar="X", help="Standard deviation of paired differences, instead of rows.")
+    ] = None,
+    pairs: Annotated[int | None, typer.Option(metavar="N", help="With --sd: pairs of runs there are.")] = None,
+    power: Annotated[float, typer.Option(metavar="P", help="The probability to find it.")] = 0.8,
+    alpha: Annotated[float, typer.Option(metavar="P", help="The probability to find what is not there.")] = 0.05,
+    comparisons: Annotated[int, typer.Option(metavar="M", help="Correct for so many comparisons.")] = 1,
+    as_json: Json = False,
+    results: Results = RESULTS,
+) -> None:
+    """How many seeds it takes to tell two rows apart, and what those there are can show."""
+    from clbench.cli.power import Asked, power_command
+
+    named = tuple(rows or ())
+    asked = Asked(named, stream, model, metric, difference, sd, pairs, power, alpha, comparisons)
+    power_command(asked, results, as_json)
 
 
 @app.command()

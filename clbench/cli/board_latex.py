@@ -1,0 +1,102 @@
+"""A leaderboard as LaTeX tables (booktabs): the best mean of a column in bold, what is tied with it marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clbench.cli.board_text import CHOSEN, MARKS, Shown, about, clean, name, ranks_note, short, title, verified
+from clbench.leaderboard import COSTS, TRUE_NEEDS, Row
+from clbench.ranking import Ranking, rank
+
+HEAD = (
+    "% needs \\usepackage{booktabs}; wide tables fit with \\usepackage{graphicx} and \\resizebox{\\textwidth}{!}{...}\n"
+)
+DAGGER = "^{\\dagger}"
+_SPECIAL = {
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "<": "\\textless{}",
+    ">": "\\textgreater{}",
+    "|": "\\textbar{}",
+    '"': "\\textquotedbl{}",
+    "±": "$\\pm$",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+}
+
+
+def latex_text(boards: Sequence[Shown], chosen: str) -> str:
+    """One table environment a board."""
+    return HEAD + "\n".join(_table(shown, chosen) for shown in boards)
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX prints it; characters that need another engine than pdfLaTeX become `?`."""
+    return "".join(_SPECIAL.get(c, c if c.isascii() else "?") for c in clean(text))
+
+
+def _table(shown: Shown, chosen: str) -> str:
+    board = shown.board
+    rankings = {key: shown.ranking if key == shown.metric else rank(board.rows, key) for key in shown.filled}
+    head = ["\\#", "strategy", *map(escape, shown.filled), "needs", "train s", "stored", "FLOPs", "$n$", "verified"]
+    lines = [
+        "\\begin{table}",
+        "  \\centering",
+        f"  \\caption{{{_caption(shown, chosen)}}}",
+        f"  \\begin{{tabular}}{{rl{'r' * (len(head) - 2)}}}",
+        "    \\toprule",
+        f"    {' & '.join(head)} \\\\",
+        "    \\midrule",
+        *(f"    {' & '.join(_cells(shown, rankings, i))} \\\\" for i in range(len(board.rows))),
+        "    \\bottomrule",
+        "  \\end{tabular}",
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(shown: Shown, rankings: dict[str, Ranking], i: int) -> list[str]:
+    row = shown.board.rows[i]
+    marks = "".join(MARKS[need][0] for need in TRUE_NEEDS if row.needs.get(need)) or "--"
+    seconds, stored, flops = (row.value(key).estimate for key in COSTS)
+    return [
+        shown.place(i).replace("-", "--"),
+        escape(name(row)),
+        *(_number(row, key, rankings[key], i) for key in shown.filled),
+        marks,
+        "--" if seconds is None else f"{seconds.mean:.1f}",
+        "--" if stored is None else escape(short(stored.mean, "B")),
+        "--" if flops is None else escape(short(flops.mean, "")),
+        str(len(row.runs)),
+        escape(verified(row)),
+    ]
+
+
+def _number(row: Row, key: str, ranking: Ranking, i: int) -> str:
+    """Mean and half of its interval; bold where it is the best, with a dagger where it is tied with the best."""
+    estimate = row.value(key).estimate
+    if estimate is None:
+        return "--"
+    digits = 1 if abs(estimate.mean) >= 100 else 4
+    mean = f"{estimate.mean:.{digits}f}"
+    spread = "" if estimate.half_width is None else f" \\pm {estimate.half_width:.{digits}f}"
+    if i == ranking.best:
+        return f"$\\mathbf{{{mean}}}{spread}$"
+    tied = ranking.best is not None and ranking.tied(i, ranking.best)
+    return f"${mean}{spread}{DAGGER if tied else ''}$"
+
+
+def _caption(shown: Shown, chosen: str) -> str:
+    board = shown.board
+    used = [need for need in TRUE_NEEDS if any(row.needs.get(need) for row in board.rows)]
+    parts = [
+        title(board),
+        about(board),
+        "mean ± half of the 95 % interval over n runs",
+        "settings " + ", ".join(sorted({CHOSEN[row.chosen_on] for row in board.rows})),
+        *(f"{MARKS[need][0]}: {MARKS[need][1]}" for need in used),
+        *([f"shown: {chosen}"] if chosen else []),
+        *([ranks_note(shown)] if len(board.rows) > 1 else []),
+    ]
+    more = " Bold: best mean; $\\dagger$: not shown to differ from it." if len(board.rows) > 1 else ""
+    return escape(". ".join(parts)) + "." + more

@@ -1,0 +1,171 @@
+"""What the formats of a leaderboard have in common: columns, cells, captions and notes, as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from clbench.leaderboard import COSTS, TRUE_NEEDS, Board, Row, Value
+from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
+from clbench.ranking import Ranking, rank
+
+MARKS = {
+    "task_boundaries": ("B", "is told when tasks begin and end"),
+    "task_id_at_test": ("T", "is given the task at test"),
+    "stores_samples": ("S", "stores samples"),
+    "stores_features": ("F", "stores features"),
+    "sees_all_data": ("A", "sees the data of all tasks (an upper bound, not a competitor)"),
+    "knows_horizon": ("H", "knows how many tasks there are"),
+}
+CHOSEN = {"nothing": "published", "validation": "validation", "test": "test data"}
+INTERVAL = "± half of a 95 % interval over n runs: Student's t, from five runs on the bootstrap; one run has none"
+
+
+@dataclass
+class Shown:
+    """A board as it is printed. columns: metrics, the one that ranks first."""
+
+    board: Board
+    columns: Sequence[str]
+
+    @property
+    def metric(self) -> str:
+        """What ranks the rows."""
+        return self.columns[0]
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """The rows compared by the metric that ranks them."""
+        return rank(self.board.rows, self.metric)
+
+    @cached_property
+    def filled(self) -> list[str]:
+        """The chosen metric, and those of the others that a row has a value of."""
+        rows = self.board.rows
+        return [key for i, key in enumerate(self.columns) if i == 0 or any(row.value(key).estimate for row in rows)]
+
+    def place(self, i: int) -> str:
+        """The ranks that row i may have."""
+        placing = self.ranking.placings[i]
+        return placing.label if placing else "-"
+
+
+def clean(text: str) -> str:
+    """Names and settings of anybody's strategies on one line, without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def header(shown: Shown) -> list[str]:
+    """The columns' names."""
+    costs = ["train s", "stored", "FLOPs"]
+    return ["#", "strategy", *shown.filled, "needs", *costs, "n", "verified", "chosen on"]
+
+
+def cells(shown: Shown, i: int) -> list[str]:
+    """The cells of row i."""
+    row = shown.board.rows[i]
+    marks = "".join(MARKS[name][0] for name in TRUE_NEEDS if row.needs.get(name)) or "-"
+    runs = f"{len(row.runs)}" + (f" (+{row.diverged} diverged)" if row.diverged else "")
+    seconds, stored, flops = (row.value(key).estimate for key in COSTS)
+    return [
+        shown.place(i),
+        name(row),
+        *(cell(row.value(key), key, len(row.runs)) for key in shown.filled),
+        marks,
+        "-" if seconds is None else f"{seconds.mean:.1f}",
+        "-" if stored is None else short(stored.mean, "B"),
+        "-" if flops is None else short(flops.mean, ""),
+        runs,
+        verified(row),
+        CHOSEN[row.chosen_on],
+    ]
+
+
+def name(row: Row) -> str:
+    """The strategy, and in brackets what tells it from other rows of it."""
+    return clean(row.strategy + (f" ({settings(row)})" if row.settings else ""))
+
+
+def settings(row: Row) -> str:
+    """The settings that tell it from other rows of its strategy."""
+    return clean(row.label[len(row.strategy) + 1 :])
+
+
+def verified(row: Row) -> str:
+    """`2/3`: runs that were repeated with the same outcome; those with another outcome or from elsewhere are named."""
+    more = [f"{count} {what}" for count, what in ((row.refuted, "refuted"), (row.imported, "imported")) if count]
+    return f"{row.verified}/{len(row.runs)}" + (f" ({', '.join(more)})" if more else "")
+
+
+def cell(value: Value, key: str, runs: int) -> str:
+    """`0.8123 ± 0.0123`, with the number of runs where some have no value."""
+    estimate = value.estimate
+    if estimate is None:
+        return "-"
+    definition = DEFINITIONS.get(base_key(key))
+    counted = definition is not None and definition.sign == COUNT
+    digits = 1 if counted or abs(estimate.mean) >= 100 else 4
+    text = f"{estimate.mean:.{digits}f}"
+    if estimate.half_width is not None:
+        text += f" ± {estimate.half_width:.{digits}f}"
+    return text + (f" [{estimate.n} of {runs}]" if value.left_out else "")
+
+
+def short(number: float, unit: str) -> str:
+    """A large number with a metric prefix: 1.6 G."""
+    prefixes = ["", "k", "M", "G", "T", "P", "E"]
+    while abs(number) >= 1000 and len(prefixes) > 1:
+        number /= 1000
+        del prefixes[0]
+    return f"{number:.3g} {prefixes[0]}{unit}".rstrip()
+
+
+def title(board: Board) -> str:
+    """Stream, data and notes."""
+    return clean(f"{board.stream} (data {board.content[:8]})" + (f": {board.notes}" if board.notes else ""))
+
+
+def about(board: Board) -> str:
+    """What is equal for all rows of the board."""
+    weights = f", weights {board.weights[:8]}" if board.weights else ""
+    measure = f"scores are {board.primary}: higher is better"
+    if board.direction == "lower":
+        measure = f"scores are -{board.primary}: closer to 0 is better"
+    parts = [f"{board.objective}, {board.scenario}-incremental", f"model {board.model}{weights}"]
+    parts += [f"{board.head} head", f"tuned: {board.tune}", measure]
+    if board.budget:
+        parts.append("budget " + ", ".join(f"{key} {limit:g}" for key, limit in sorted(board.budget.items())))
+    if board.chosen_on_test:
+        parts.append("hyper-parameters CHOSEN ON TEST DATA: not comparable with other boards")
+    return clean("; ".join(parts))
+
+
+def notes(shown: Shown, chosen: str) -> list[str]:
+    """What the reader of one board has to know. chosen: the filter, in words."""
+    board = shown.board
+    used = [need for need in TRUE_NEEDS if any(row.needs.get(need) for row in board.rows)]
+    found = ["needs: " + "; ".join(f"{MARKS[need][0]} {MARKS[need][1]}" for need in used)] if used else []
+    if any(len(row.runs) > 1 for row in board.rows):
+        found.append(INTERVAL)
+    if len(board.rows) > 1:
+        found.append(ranks_note(shown))
+    if chosen:
+        found.append(f"shown: {chosen} ({board.hidden} of {board.hidden + len(board.rows)} rows left out)")
+    for row in board.rows:
+        if row.other_source:
+            found.append(
+                f"{name(row)}: {row.other_source} runs made with another source of it than the newest are left out"
+            )
+    return found
+
+
+def ranks_note(shown: Shown) -> str:
+    """How the ranks were made."""
+    if shown.ranking.comparisons == 0:
+        return "#: no two rows share two runs of equal task order and seed, so no rank is ruled out"
+    return (
+        f"#: the ranks by {shown.metric} that are not ruled out: rows differ where the 95 % interval of their paired "
+        "difference leaves 0 out (Student's t, each pair of rows on its own); p-values, also corrected for all "
+        f"{shown.ranking.comparisons} comparisons, are in the JSON"
+    )
