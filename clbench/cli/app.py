@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,6 +81,40 @@ def show(
     from clbench.cli.listing import show_command
 
     show_command(kind, name, as_json)
+
+
+@app.command()
+def sweep(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A suite (YAML), or the name of one that comes along.")],
+    engine: Annotated[str, typer.Option(metavar="NAME", help="local: processes here; ray: a Ray cluster.")] = "local",
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Runs at a time. [as many as there are cores for]")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Results folder: runs land in DIR/runs.")] = RESULTS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run, and what it would take.")] = False,
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="With --dry-run: try no run out in order to estimate its time.")
+    ] = False,
+    address: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Of the Ray cluster. [one of its own]")] = None,
+    gather: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="With Ray: where nodes that share no disk put runs (fsspec)."),
+    ] = None,
+    data_root: DataRoot = None,
+    no_tracking: Annotated[
+        bool, typer.Option("--no-tracking", help="Do not log to MLflow (CLBENCH_TRACKING=off).")
+    ] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> int:
+    """Many runs from one file: skips what is done, resumes what was interrupted, goes on past failures."""
+    from clbench.cli.sweep import SweepOptions, sweep_command
+
+    tracking = not no_tracking and os.environ.get("CLBENCH_TRACKING", "").lower() not in ("off", "0", "no", "false")
+    options = SweepOptions(
+        file, engine, jobs, out, dry_run, not no_probe, as_json, quiet, address, gather, tracking, data_root
+    )
+    return sweep_command(options)
 
 
 @app.command()
