@@ -15,6 +15,8 @@ from clbench.quantities import SECONDS, UNITS, amount, parse_seeds
 from clbench.settings import Owner, check_schedule, check_settings, no_owner, owner_of
 from clbench.spec import RunSpec, make_spec, read_spec_file
 
+QUOTED_TEXT = '!!str "'
+
 
 def specifications(
     options: dict[str, Any],
@@ -94,8 +96,11 @@ def assign(assignments: list[str], strategy: Entry, stream: Entry) -> tuple[dict
 
 
 def parse_value(text: str, setting: Setting | None, shown: str) -> Any:
-    """A YAML value; left as text where the setting takes text only, null for `none` where it may be unset."""
-    kind = setting.type if setting else ""
+    """A YAML value; left as text where the setting takes text only, null for `none` where it may be unset.
+
+    `!!str "..."` is text in every setting, with YAML's escapes.
+    """
+    kind = "" if setting is None or text.startswith(QUOTED_TEXT) else setting.type
     words = set(re.findall(r"[A-Za-z]+", re.sub(r"'[^']*'", "", kind)))
     if "None" in words and text.strip().lower() in ("none", "null", "~", ""):
         return None
@@ -104,7 +109,7 @@ def parse_value(text: str, setting: Setting | None, shown: str) -> Any:
         return text
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--set {shown}: the value is not valid YAML: {reason}") from None
 
