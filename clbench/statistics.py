@@ -126,7 +126,13 @@ def bootstrap_percentiles(values: Sequence[float], tail: float) -> tuple[float, 
     import numpy as np
 
     ordered = np.sort(np.asarray(values, dtype=np.float64))
-    low, high = np.quantile(_resampling_weights(len(values)) @ ordered, [tail, 1 - tail])
+    weights, counts = _resampling_weights(len(values))
+    means = weights @ ordered
+    rising = np.argsort(means)
+    means, reached = means[rising], np.cumsum(counts[rising])
+    places = (RESAMPLES - 1) * np.array([tail, 1 - tail])  # interpolated as numpy.quantile does
+    below, above = (means[np.searchsorted(reached, edge(places), side="right")] for edge in (np.floor, np.ceil))
+    low, high = below + (places - np.floor(places)) * (above - below)
     return max(float(low), float(ordered[0])), min(float(high), float(ordered[-1]))
 
 
@@ -261,8 +267,12 @@ def _variance(values: Sequence[float], center: float) -> float:
 
 
 @lru_cache(maxsize=16)
-def _resampling_weights(n: int) -> NDArray[Any]:
-    """[RESAMPLES, n]: how much each of n runs counts in each resample; the same ones every time."""
+def _resampling_weights(n: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """[u, n]: how much each of n runs counts in the different ones of RESAMPLES resamples; how often each was drawn.
+
+    The same ones every time. Five runs have 126 different resamples only."""
     import numpy as np
 
-    return np.random.default_rng(SEED).multinomial(n, [1 / n] * n, size=RESAMPLES) / n
+    drawn = np.random.default_rng(SEED).multinomial(n, [1 / n] * n, size=RESAMPLES)
+    different, counts = np.unique(drawn, axis=0, return_counts=True)
+    return different / n, counts

@@ -15,7 +15,6 @@ from clbench.leaderboard import COSTS, TRUE_NEEDS, metric_keys
 if TYPE_CHECKING:
     from rich.table import Table
 
-FILE_WIDTH = 220
 ALL_PAIRS = 40  # rows; on larger boards JSON holds the differences to the best row only
 FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # the last four are full-width forms
 _MARKDOWN = {**{c: f"\\{c}" for c in "\\`*[]|"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"}
@@ -23,12 +22,12 @@ _MARKDOWN = {**{c: f"\\{c}" for c in "\\`*[]|"}, "<": "&lt;", ">": "&gt;", "&": 
 
 def table_text(boards: Sequence[Shown], chosen: str) -> str:
     """For a terminal, or a text file."""
+    if not sys.stdout.isatty():
+        return "".join(_plain_table(shown, chosen) for shown in boards)
     from rich.console import Console
 
     text = io.StringIO()
-    terminal = sys.stdout.isatty()
-    width = Console().width if terminal else FILE_WIDTH
-    console = Console(file=text, width=width, force_terminal=terminal, highlight=False, markup=False)
+    console = Console(file=text, width=Console().width, force_terminal=True, highlight=False, markup=False)
     for shown in boards:
         console.print(title(shown.board), style="bold")
         console.print(about(shown.board), soft_wrap=True)
@@ -125,6 +124,17 @@ def row_object(shown: Shown, i: int) -> dict[str, Any]:
         "cost": {key: row.value(key).as_dict() for key in costs},
         "runs": [str(folder) for folder, _ in row.runs],
     }
+
+
+def _plain_table(shown: Shown, chosen: str) -> str:
+    """Lines as wide as they need to be."""
+    from clbench.cli.text import columns
+
+    rows = [header(shown), *(cells(shown, i) for i in range(len(shown.board.rows)))]
+    width = max(len(line[1]) for line in rows)
+    padded = [[line[0], line[1].ljust(width), *line[2:]] for line in rows]
+    lines = [title(shown.board), about(shown.board), "", *columns(padded, indent=""), "", *notes(shown, chosen)]
+    return "\n".join(lines) + "\n\n"
 
 
 def _rich_table(shown: Shown) -> Table:

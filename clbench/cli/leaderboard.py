@@ -96,7 +96,7 @@ def _writer(format: str) -> Writer:
 def _page(boards: Sequence[Board], metric: str, chosen: str) -> str:
     from clbench.page.build import page
 
-    return page(boards)
+    return page(boards, metric=metric, chosen=chosen)
 
 
 def _nothing(stream: str | None, results: Path, choose: Filter) -> str:
