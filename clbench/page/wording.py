@@ -1,0 +1,84 @@
+"""What the page calls things: metrics, costs, declared needs, and what chose the hyper-parameters."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from clbench.metrics.definitions import DEFINITIONS, base_key
+
+
+class Term(NamedTuple):
+    """A name as the page shows it, and what it means. `formula` and `note` are empty where there is none."""
+
+    name: str
+    meaning: str
+    formula: str = ""
+    note: str = ""
+
+
+NEEDS = {
+    "task_boundaries": Term("task boundaries", "Is told when a task begins and ends, and what is in it."),
+    "task_id_at_test": Term("task id at test", "Is given the index of the task at test."),
+    "stores_samples": Term("stored samples", "Keeps training samples (exemplars) for later tasks."),
+    "stores_features": Term("stored features", "Keeps features of training samples."),
+    "sees_all_data": Term("all data", "Reads the data of all tasks: an upper bound, not a competitor."),
+    "knows_horizon": Term("number of tasks", "Knows how many tasks there are, or which is the last."),
+}
+
+CHOSEN = {
+    "nothing": Term(
+        "published", "Hyper-parameters are published or default values; no data of this stream chose them."
+    ),
+    "validation": Term("validation", "Hyper-parameters were chosen on validation data."),
+    "test": Term("test data", "Hyper-parameters were chosen on test data: not comparable with other boards."),
+}
+
+COSTS = {
+    "seconds_train": Term("train time", "Wall time of training, without evaluation."),
+    "seconds_total": Term("total time", "Wall time of the whole run, evaluation included."),
+    "seconds_evaluate": Term("evaluation time", "Wall time of evaluation at task ends."),
+    "flops_train": Term("FLOPs", "Floating-point operations of training, counted."),
+    "stored_bytes": Term("stored", "Bytes kept between tasks: memories, features, prototypes, copies of the model."),
+    "peak_memory_bytes": Term("peak memory", "Largest memory in use during the run."),
+    "parameters_trained": Term("trained parameters", "Parameters that were trained."),
+    "parameters": Term("parameters", "Parameters of the final model."),
+    "samples_train": Term("samples seen", "Training samples read, repeats counted."),
+    "steps": Term("steps", "Optimiser steps."),
+}
+
+OTHERS = {
+    "rank": Term(
+        "#",
+        "Rank on the whole board. 2\u20134: the runs do not show whether the row is second, third or fourth.",
+        note="A row is better than another where the 95 % interval of their difference, over runs of equal task order "
+        "and seed, leaves 0 out.",
+    ),
+    "strategy": Term("strategy", "The method, with the settings in which its rows on this board differ."),
+    "needs": Term("needs", "What a strategy declares that it uses. The engine refuses any other use."),
+    "n": Term("runs", "Completed runs, one for each task order and seed. A mean and its interval are over these."),
+    "chosen": Term("chosen on", "What chose the hyper-parameters: published values, validation data, or test data."),
+}
+
+MARKS = {
+    "verified": Term("verified", "Runs whose latest repetition gave the same result (clbench verify)."),
+    "refuted": Term("refuted", "Runs whose latest repetition gave another result."),
+    "imported": Term("imported", "Runs that were made elsewhere and brought here (clbench import)."),
+    "diverged": Term("diverged", "Runs whose loss became NaN or infinite. None of their numbers is in a mean."),
+}
+
+
+def metric_name(key: str) -> str:
+    """`gap_depth` as `gap depth`; a prefix or weights stay."""
+    return key.replace("_", " ")
+
+
+def term_of(key: str) -> Term:
+    """What a metric or a cost means; the bare key where nobody has said."""
+    if key in COSTS:
+        return COSTS[key]
+    definition = DEFINITIONS.get(base_key(key))
+    if definition is None:
+        return Term(metric_name(key), "")
+    meaning = definition.meaning[0].upper() + definition.meaning[1:] + "."
+    note = f"{definition.sign}. Version {definition.version}. No value where {definition.null_when or 'never'}."
+    return Term(metric_name(key), meaning, definition.formula, note[0].upper() + note[1:])
