@@ -8,6 +8,7 @@ from typing import Any
 
 from clbench.cli.display import duration
 from clbench.cli.text import columns, number, short, size, width
+from clbench.command import repeat_command
 from clbench.errors import UserError
 from clbench.metrics import DEFINITIONS
 from clbench.record import Record, read_record
@@ -157,7 +158,7 @@ def _where(folder: Path, record: Record) -> list[str]:
         ]
     if status in ("running", "killed"):
         return [f"folder   {folder} (not finished)", f"next     clbench resume {folder}"]
-    return [f"folder   {folder}", *_next(folder, record)]
+    return [f"folder   {folder}", f"again    {repeat_command(record)}", *_next(folder, record)]
 
 
 def _next(folder: Path, record: Record) -> list[str]:

@@ -103,3 +103,9 @@ def test_finding(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="name is empty"):
         find_run("", tmp_path)
     assert [folder for folder, _ in iter_records(tmp_path)] == [a, b, c, d]
+
+
+def test_the_summary_names_the_command_that_repeats_the_run(cli: Cli, two_runs: list[Path]) -> None:
+    lines = cli("runs", "show", two_runs[1]).out.splitlines()
+    (again,) = [line.removeprefix("again    ") for line in lines if line.startswith("again ")]
+    assert again.startswith("clbench run finetune split-digits --set ") and again.endswith("--threads 1 --seed 1")
