@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from clbench.compact import compacted
+from clbench.engine.parallel import Ranks
+from clbench.engine.processes import processes_for, within_torchrun
 from clbench.engine.reporter import Reporter
 from clbench.engine.saving import final_state_hash
 from clbench.engine.session import Diverged, Session
@@ -35,18 +37,21 @@ def start_run(
     Raises UserError for what is wrong with the specification or the output folder, RunFailed or Interrupted with the
     record already written.
     """
-    built = Prepared(spec)
-    folder = _new_folder(out / "runs" / _safe(built.stream.name) / _safe(strategy_label(spec.strategy)), built.spec)
-    with _locked(folder):
-        try:
-            session = built.session(folder, reporter or Reporter(), checkpoint_every)
-            session.spec.write(folder / "config.yaml")
-            record = opening_record(session, folder.name, built.sources)
-            write_record(folder, record)
-        except BaseException:  # nothing has been run: leave nothing behind
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        return folder, _drive(session, record)
+    spec = within_torchrun(spec)
+    with processes_for(spec) as processes:
+        built = Prepared(spec)
+        folder = _new_folder(out / "runs" / _safe(built.stream.name) / _safe(strategy_label(spec.strategy)), built.spec)
+        with _locked(folder):
+            try:
+                ranks = processes.join(built.spec, folder)
+                session = built.session(folder, reporter or Reporter(), checkpoint_every, ranks)
+                session.spec.write(folder / "config.yaml")
+                record = opening_record(session, folder.name, built.sources)
+                write_record(folder, record)
+            except BaseException:  # nothing has been run: leave nothing behind
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            return folder, _drive(session, record)
 
 
 def resume_run(folder: Path, reporter: Reporter | None = None, checkpoint_every: int | None = None) -> Record:
@@ -54,10 +59,10 @@ def resume_run(folder: Path, reporter: Reporter | None = None, checkpoint_every:
     record = read_record(folder)
     if record["status"] == "completed":
         raise UserError(f"{folder} is complete: nothing to resume (`clbench runs show {folder}`)")
-    with _locked(folder):
-        spec = make_spec(read_spec_file(folder / "config.yaml"), f"{folder / 'config.yaml'}")
+    spec = make_spec(read_spec_file(folder / "config.yaml"), f"{folder / 'config.yaml'}")
+    with _locked(folder), processes_for(spec) as processes:
         built = Prepared(spec)
-        session = built.session(folder, reporter or Reporter(), checkpoint_every)
+        session = built.session(folder, reporter or Reporter(), checkpoint_every, processes.join(built.spec, folder))
         _same_conditions(record, opening_record(session, folder.name, built.sources), folder)
         record |= {"status": "running", "error": None}
         write_record(folder, record)
@@ -73,11 +78,17 @@ class Prepared:
         self.stream = compacted(build_stream(spec, parts))
         self.spec = in_full(spec, parts, self.stream)
         self.sources = {"strategy": source_hash(parts.strategy), "stream": source_hash(parts.recipe)}
+        if spec.devices > 1 and self.strategy.needs.gradient_free:
+            raise UserError(f"{strategy_label(spec.strategy)} has no gradients to share: it runs on one device")
 
-    def session(self, folder: Path, reporter: Reporter, checkpoint_every: int | None) -> Session:
+    def session(
+        self, folder: Path, reporter: Reporter, checkpoint_every: int | None, ranks: Ranks | None = None
+    ) -> Session:
         from clbench.engine.assembly import assemble
 
-        return assemble(self.spec, folder, self.stream, self.strategy, self.config, reporter, checkpoint_every)
+        return assemble(
+            self.spec, folder, self.stream, self.strategy, self.config, reporter, checkpoint_every, ranks=ranks
+        )
 
 
 def _drive(session: Session, record: Record) -> Record:
@@ -223,6 +234,7 @@ def _same_conditions(before: Record, after: Record, folder: Path) -> None:
     }
     old, new = before["environment"], after["environment"]
     pairs |= {key: (old[key], new[key]) for key in ("device", "precision", "threads", "channels_last", "compile")}
+    pairs |= {key: (old.get(key, alone), new[key]) for key, alone in (("devices", 1), ("sync_bn", False))}
     names = sorted(old["versions"].keys() | new["versions"].keys())
     pairs |= {f"package {n}": (old["versions"].get(n), new["versions"].get(n)) for n in names}
     for what, (was, is_now) in pairs.items():

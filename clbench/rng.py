@@ -33,16 +33,26 @@ class Randomness:
 
     def enter(self, *place: int | str) -> None:
         """Stand at `place`: seed torch's, numpy's and Python's global generators for it."""
+        self._place = place
+        self.seed_all()
+
+    def seed_all(self, *further: int | str) -> None:
+        """Seed the global generators for the place where the run stands, and what is added to it."""
         import numpy as np
+
+        value = self.seed_torch(*further)
+        np.random.seed(value & 0xFFFFFFFF)
+        random.seed(value)
+
+    def seed_torch(self, *further: int | str) -> int:
+        """Seed torch's alone: dropout, noise. Returns the seed."""
         import torch
 
-        self._place = place
-        value = derive_seed(self.seed, "model", *place)
+        value = derive_seed(self.seed, "model", *self._place, *further)
         torch.default_generator.manual_seed(value)
         if self.cuda:
             torch.cuda.manual_seed_all(value)
-        np.random.seed(value & 0xFFFFFFFF)
-        random.seed(value)
+        return value
 
     def generator(self, concern: str) -> torch.Generator:
         """The CPU generator of a concern ("memory", "augment", ...): keyed to the place, continued within it."""

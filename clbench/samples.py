@@ -81,18 +81,76 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def whole(self) -> Batch:
+        """The whole batch of the step. Where a run is shared by several devices, `loss` sees a part of it."""
+        return self
+
     @staticmethod
     def join(batches: Sequence[Batch]) -> Batch:
         """One batch of several; `part` numbers them in order. `extra` columns are kept where all have them."""
-        parts = [torch.full((len(b),), i, dtype=torch.int64) for i, b in enumerate(batches)]
-        shared = set.intersection(*(set(b.extra) for b in batches))
-        return Batch(
-            x=torch.cat([b.x for b in batches]),
-            y=torch.cat([b.y for b in batches]),
-            raw=torch.cat([b.raw for b in batches]),
-            labels=torch.cat([b.labels for b in batches]),
-            index=torch.cat([b.index for b in batches]),
-            epoch=batches[0].epoch,
-            part=torch.cat(parts),
-            extra={key: torch.cat([b.extra[key] for b in batches]) for key in shared},
+        shares = [b for b in batches if isinstance(b, Share)]
+        if shares and len(shares) < len(batches):  # equal weights for all rows, as in the join of the whole batches
+            batches = [b.repeated() if isinstance(b, Share) else b for b in batches]
+        joined = _join(batches)
+        if len(shares) < len(batches):
+            return joined
+        return Share(**vars(joined), copies=shares[0].copies, wholes=tuple(s.whole for s in shares))
+
+
+@dataclass
+class Share(Batch):
+    """One rank's part of a batch: `copies` ranks have equally many rows of `wholes`, joined, in order of rank.
+
+    `measured`: whether its length was asked for.
+    """
+
+    copies: int = 1
+    wholes: tuple[Batch, ...] = ()
+    measured: bool = field(default=False, init=False)
+
+    def __len__(self) -> int:
+        self.measured = True
+        return len(self.labels)
+
+    @property
+    def whole(self) -> Batch:
+        return self.wholes[0] if len(self.wholes) == 1 else _join(self.wholes)
+
+    def repeated(self) -> Batch:
+        """These rows once for every rank: as long as the whole, and the mean over ranks of any mean over them is the
+        whole's."""
+        return _join([self] * self.copies)
+
+    @staticmethod
+    def of(batch: Batch, rank: int, ranks: int) -> Share:
+        """The part of one of several ranks; their number divides the batch's length."""
+        n = len(batch) // ranks
+        rows = slice(rank * n, (rank + 1) * n)
+        return Share(
+            x=batch.x[rows],
+            y=batch.y[rows],
+            raw=batch.raw[rows],
+            labels=batch.labels[rows],
+            index=batch.index[rows],
+            epoch=batch.epoch,
+            part=None if batch.part is None else batch.part[rows],
+            extra={key: column[rows] for key, column in batch.extra.items()},
+            copies=ranks,
+            wholes=(batch,),
         )
+
+
+def _join(batches: Sequence[Batch]) -> Batch:
+    parts = [torch.full((len(b.labels),), i, dtype=torch.int64) for i, b in enumerate(batches)]
+    shared = set.intersection(*(set(b.extra) for b in batches))
+    return Batch(
+        x=torch.cat([b.x for b in batches]),
+        y=torch.cat([b.y for b in batches]),
+        raw=torch.cat([b.raw for b in batches]),
+        labels=torch.cat([b.labels for b in batches]),
+        index=torch.cat([b.index for b in batches]),
+        epoch=batches[0].epoch,
+        part=torch.cat(parts),
+        extra={key: torch.cat([b.extra[key] for b in batches]) for key in shared},
+    )

@@ -14,6 +14,7 @@ from clbench.config import Config, parse_config
 from clbench.errors import UserError
 from clbench.files import write_atomically
 
+MOST_DEVICES = 1024
 BUDGETS = ("flops", "seconds", "memory", "steps")
 
 
@@ -23,7 +24,8 @@ class RunSpec(Config):
     strategy, stream: names, or `file.py:Class`. *_settings: values that differ from the defaults (in a record: all).
     eval_grid: default (thinned to 10 % of training), full, none, or an interval in steps. budget: upper limits on
     flops, seconds, steps (training stops there) and memory (bytes a strategy may store). chosen_on: what chose the
-    hyper-parameters. data_root is where the data lie.
+    hyper-parameters. data_root is where the data lie. devices: how many share the run, a process each; threads counts
+    for each of them. sync_bn: batch statistics over all of them, as one device has them.
     """
 
     strategy: str
@@ -41,6 +43,8 @@ class RunSpec(Config):
     threads: int | None = None
     compile: bool = False
     channels_last: bool | None = None
+    devices: int = 1
+    sync_bn: bool = False
     budget: dict[str, float] = {}
     chosen_on: Literal["nothing", "validation", "test"] = "nothing"
     data_root: str | None = None
@@ -67,6 +71,13 @@ class RunSpec(Config):
             raise ValueError("use 1 thread or more")
         return value
 
+    @field_validator("devices")
+    @classmethod
+    def _devices(cls, value: int) -> int:
+        if not 1 <= value <= MOST_DEVICES:
+            raise ValueError(f"use 1 to {MOST_DEVICES} devices")
+        return value
+
     @field_validator("budget")
     @classmethod
     def _budget(cls, value: dict[str, float]) -> dict[str, float]:
@@ -78,8 +89,8 @@ class RunSpec(Config):
         return value
 
     def hash(self) -> str:
-        """sha256 (hex) of the specification, without what is the machine's: data_root, threads and device."""
-        content = self.model_dump(mode="json", exclude={"data_root", "threads", "device"})
+        """sha256 (hex) of the specification, without what is the machine's: data_root, threads, devices, ..."""
+        content = self.model_dump(mode="json", exclude={"data_root", "threads", "device", "devices", "sync_bn"})
         for key in ("strategy", "stream"):
             content[key] = Path(content[key]).name  # of a file: its name and class, not where it lies
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

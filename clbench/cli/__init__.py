@@ -42,7 +42,10 @@ def _dispatch(arguments: list[str]) -> int:
     import typer
 
     from clbench.cli.app import command
+    from clbench.engine.world import is_follower
 
+    if is_follower() and os.environ.get("CLBENCH_DEBUG") != "1":
+        _abandon_output()
     usage_error: Any = typer.BadParameter.__mro__[1]  # typer's own, or click's, by version
     root = command()
     try:
@@ -83,6 +86,13 @@ def _place(error: Exception) -> str:
     """The line that raised, for a report that helps."""
     frames = traceback.extract_tb(error.__traceback__)
     return f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+
+def _abandon_output() -> None:
+    """Of a run's several processes under torchrun the first one speaks."""
+    with contextlib.suppress(OSError, ValueError):
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _abandon_stdout() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clbench.cli.text import print_json
+from clbench.engine.world import torchrun_world
 from clbench.errors import ClbenchError, Interrupted, UserError
 from clbench.record import Record, read_record
 from clbench.runs import find_run, never_began
@@ -35,6 +36,7 @@ class Outcome:
 
 def run_command(specs: list[RunSpec], several: bool, handling: Handling) -> int:
     """Run each specification, print summary or JSON; the exit code. The errors of a single run are raised."""
+    _follow_torchrun(several)
     if not several:
         return _report(_run(specs[0], handling), handling)
     outcomes: list[Outcome] = []
@@ -61,6 +63,7 @@ def run_command(specs: list[RunSpec], several: bool, handling: Handling) -> int:
 
 def resume_command(run: str, handling: Handling) -> int:
     """Continue a run; the exit code. Its errors are raised."""
+    _follow_torchrun(several=False)
     folder = find_run(run, handling.out)
     record = read_record(folder)  # damaged or complete: said before torch is imported
 
@@ -70,6 +73,19 @@ def resume_command(run: str, handling: Handling) -> int:
         return folder, resume_run(folder, display, handling.checkpoint_every)
 
     return _report(_watched(go, handling, record["strategy"]["name"], record["stream"]["name"]), handling)
+
+
+def _follow_torchrun(several: bool) -> None:
+    """Where torchrun started this process as another than the first of a run, that is all it does."""
+    world = torchrun_world()
+    if world is None:
+        return
+    if several:
+        raise UserError(f"torchrun runs one seed at a time: use --seed N, or --seeds with --devices {world.size}")
+    if world.rank > 0:
+        from clbench.engine.follower import follow_torchrun
+
+        follow_torchrun()
 
 
 def _run(spec: RunSpec, handling: Handling) -> Outcome:

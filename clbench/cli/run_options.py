@@ -74,6 +74,12 @@ def run(
     precision: Annotated[str | None, typer.Option(metavar="TYPE", help="fp32, bf16 or auto. [fp32]")] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda. [auto]")] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads. [all cores]")] = None,
+    devices: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Devices that share the run, a process each. [1]")
+    ] = None,
+    sync_bn: Annotated[
+        bool | None, typer.Option("--sync-bn/--no-sync-bn", help="Batch statistics over all devices.")
+    ] = None,
     compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the model.")] = None,
     channels_last: Annotated[
         bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory format of images. [on a GPU]")
@@ -106,6 +112,8 @@ def run(
         "precision": precision,
         "device": device,
         "threads": threads,
+        "devices": devices,
+        "sync_bn": sync_bn,
         "compile": compile,
         "channels_last": channels_last,
         "chosen_on": chosen_on,

@@ -14,6 +14,7 @@ from torch import nn
 
 from clbench.engine.environment import Environment
 from clbench.engine.features import Features
+from clbench.engine.parallel import Ranks
 from clbench.engine.reporter import Reporter
 from clbench.engine.services import Services
 from clbench.engine.session import Session
@@ -37,6 +38,7 @@ def assemble(
     reporter: Reporter,
     checkpoint_every: int | None,
     kind: type[Session] = Session,
+    ranks: Ranks | None = None,
 ) -> Session:
     """A session ready for `run`. The model is built when it is first needed."""
     environment = Environment(spec)
@@ -48,7 +50,8 @@ def assemble(
     features = None
     if strategy.inputs == "features":
         features = Features(builder.identity(), lambda: services.model, objective, environment, _cache_folder())
-    services = Services(stream, objective, strategy.needs, random, environment.device, builder.build, features)
+    ranks = ranks or Ranks()
+    services = Services(stream, objective, strategy.needs, random, environment.device, builder.build, features, ranks)
     return kind(
         spec,
         folder,
@@ -61,6 +64,7 @@ def assemble(
         random,
         reporter,
         builder,
+        ranks,
         checkpoint_every,
     )
 
@@ -112,6 +116,10 @@ class ModelBuilder:
             model.requires_grad_(False)
         self.frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
         self.release(model)
+        if self.environment.sync_bn:
+            from clbench.models.sync_norm import synchronised
+
+            model = synchronised(model, self.environment.device)
         model.to(self.environment.device)
         if self.environment.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -32,7 +32,9 @@ class Environment:
         self.precision: str = fields["precision"]
         self.channels_last: bool = fields["channels_last"]
         self.compile = spec.compile
-        self.threads = spec.threads or len(os.sched_getaffinity(0))
+        self.devices = spec.devices
+        self.sync_bn = spec.sync_bn and spec.devices > 1
+        self.threads = spec.threads or max(1, len(os.sched_getaffinity(0)) // spec.devices)
 
     def apply(self) -> None:
         """Set threads, numpy's included, and, on a GPU, deterministic algorithms."""
@@ -77,6 +79,8 @@ class Environment:
         gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else None
         return {
             **self.conditions(),
+            "devices": self.devices,
+            "sync_bn": self.sync_bn,
             "python": platform.python_version(),
             "platform": f"{platform.system()}-{platform.machine()}",
             "processor": processor(),

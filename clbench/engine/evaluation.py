@@ -121,10 +121,15 @@ class Evaluator:
         positions = [torch.arange(len(s.data)) if subsets is None else subsets[s.name] for s in sets]
         index = torch.cat([s.data.index[p] for s, p in zip(sets, positions, strict=True)])
         owner = torch.cat([torch.full((len(p),), i) for i, p in enumerate(positions)])
-        values = torch.empty(len(index))
+        values = torch.zeros(len(index))
         samples = Samples(sets[0].data.pool, index)
-        for filled, n in chunks(len(index)):
-            self.session.evaluating()
+        ranks = self.session.ranks
+        for number, (filled, n) in enumerate(chunks(len(index))):
+            if number % ranks.size == 0:
+                self.session.evaluating()
+            if number % ranks.size != ranks.rank:
+                self._count(len(filled), n)
+                continue
             outputs, y = self._predict(samples, filled, n, sets[0])
             rows = filled[:n]
             for i in owner[rows].unique().tolist():
@@ -132,6 +137,7 @@ class Evaluator:
                 scores = self.session.objective.scores(outputs[mine], y[mine], sets[i])
                 values[rows[mine]] = scores.float().cpu()
             fault_point("evaluate")
+        values = ranks.combined(values)
         return {s.name: values[owner == i] for i, s in enumerate(sets)}
 
     def _predict(self, samples: Samples, rows: Tensor, n: int, eval_set: EvalSet) -> tuple[Tensor, Tensor]:
@@ -139,7 +145,7 @@ class Evaluator:
         session = self.session
         batch = session.services.batch(samples, rows, "plain")
         keywords = {"task": eval_set.belongs_to} if session.gives_task_id else {}
-        with hook(session.strategy, "predict", session.services.task, session.log), self._counted(len(rows)):
+        with hook(session.strategy, "predict", session.services.task, session.log), self._measured(len(rows)):
             with session.environment.autocast():
                 outputs = session.strategy.predict(batch.x, **keywords)
             if outputs.shape[0] != len(rows):
@@ -147,11 +153,17 @@ class Evaluator:
                     f"strategy {type(session.strategy).__name__}: predict returned {tuple(outputs.shape)} for "
                     f"{len(rows)} inputs"
                 )
-        session.meters.add("samples_evaluate", n)
+        self._count(len(rows), n)
         return outputs[:n].float(), batch.y[:n]
 
+    def _count(self, rows: int, n: int) -> None:
+        """A chunk of `rows` rows, `n` of which count, was evaluated here or by another rank."""
+        meters = self.session.meters
+        meters.add("flops_evaluate", (meters.flops_per_evaluation or 0.0) * rows)
+        meters.add("samples_evaluate", n)
+
     @contextmanager
-    def _counted(self, n: int) -> Iterator[None]:
+    def _measured(self, n: int) -> Iterator[None]:
         """FLOPs: counted on a boundary's first chunk, multiplied by the samples until the next boundary."""
         meters = self.session.meters
         if meters.flops_per_evaluation is None:
@@ -160,7 +172,6 @@ class Evaluator:
             meters.flops_per_evaluation = count.flops / n
         else:
             yield
-        meters.add("flops_evaluate", meters.flops_per_evaluation * n)
 
     @contextmanager
     def evaluating(self, deployed: bool) -> Iterator[None]:

@@ -10,12 +10,16 @@ from clbench.table import EvaluationTable, Row
 
 
 class TableLog:
-    """Rows in memory and, one JSON line each, on disk. `mark` is (rows, bytes): what a checkpoint remembers."""
+    """Rows in memory and, one JSON line each, on disk. `mark` is (rows, bytes): what a checkpoint remembers.
 
-    def __init__(self, path: Path) -> None:
+    kept: whether this process writes the file; another one only reads it, up to a mark.
+    """
+
+    def __init__(self, path: Path, kept: bool = True) -> None:
         self.path = path
         self.table = EvaluationTable()
-        self._file = path.open("ab")
+        self._kept = kept
+        self._file = (path if kept else Path(os.devnull)).open("ab")
 
     @property
     def mark(self) -> tuple[int, int]:
@@ -37,11 +41,13 @@ class TableLog:
 
     def rewind(self, rows: int, length: int) -> None:
         """Drop what came after a mark; the rows before it are read from disk."""
-        self._file.truncate(length)
-        self._file.seek(length)
         self.table = EvaluationTable()
-        with self.path.open("rb") as lines:
-            self.table.extend([Row.from_json(line.decode()) for line in lines])
+        if self._kept:
+            self._file.truncate(length)
+            self._file.seek(length)
+        if length:
+            with self.path.open("rb") as file:
+                self.table.extend([Row.from_json(line.decode()) for line in file.read(length).splitlines()])
         if len(self.table) != rows:
             raise ValueError(f"{self.path} holds {len(self.table)} rows where the checkpoint expects {rows}")
 

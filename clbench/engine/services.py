@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clbench.engine.faults import fault_point
+from clbench.engine.parallel import Ranks
 from clbench.engine.snapshots import Snapshots
 from clbench.errors import RunFailed
 from clbench.rng import Randomness
@@ -34,12 +35,14 @@ class Services:
         device: torch.device,
         build_model: Callable[[], nn.Module],
         features: Features | None,
+        ranks: Ranks,
     ) -> None:
         self.stream = stream
         self.objective = objective
         self.needs = needs
         self.device = device
         self.features = features
+        self.ranks = ranks
         self.snapshots = Snapshots()
         self.built = 0
         self.task = -1
@@ -103,11 +106,11 @@ class Services:
     def replay(self, memory: Memory, n: int, view: Literal["train", "plain"]) -> Batch | None:
         if len(memory) == 0 or n == 0:
             return None
-        rows = memory.sample(n, self.generator("memory"))
+        rows = memory.sample(self.ranks.meant(n), self.generator("memory"))
         x, y = self.transform(rows.raw, rows.labels, view)
         gone = torch.full((len(rows.labels),), -1, dtype=torch.int64)
         extra = {key: value.to(self.device) for key, value in rows.extra.items()}
-        return Batch(x=x, y=y, raw=rows.raw, labels=rows.labels, index=gone, extra=extra)
+        return self.ranks.share(Batch(x=x, y=y, raw=rows.raw, labels=rows.labels, index=gone, extra=extra))
 
     def seen_samples(self) -> Samples:
         self._declared("sees_all_data", "reads the data of earlier tasks")

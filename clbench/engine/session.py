@@ -18,12 +18,14 @@ from clbench.engine.evaluation import Evaluator
 from clbench.engine.faults import fault_point
 from clbench.engine.hooks import check_plan, hook
 from clbench.engine.log import TableLog
+from clbench.engine.parallel import Ranks
 from clbench.engine.planning import evaluation_plan
 from clbench.engine.reporter import Reporter
-from clbench.engine.saving import restore_state, saved_state
+from clbench.engine.saving import final_state_hash, restore_state, saved_state
 from clbench.engine.services import Services
 from clbench.engine.stepping import ActivePhase
 from clbench.errors import Interrupted, RunFailed
+from clbench.models.modes import has_batch_statistics
 from clbench.objectives import Objective
 from clbench.rng import Randomness
 from clbench.samples import Batch
@@ -63,6 +65,7 @@ class Session:
         random: Randomness,
         reporter: Reporter,
         builder: ModelBuilder,
+        ranks: Ranks,
         checkpoint_every: int | None = None,
     ) -> None:
         self.spec = spec
@@ -74,9 +77,10 @@ class Session:
         self.random = random
         self.reporter = reporter
         self.builder = builder
+        self.ranks = ranks
         self.checkpoints = Checkpoints(folder / "checkpoint")
         self.meters = Meters()
-        self.table = TableLog(folder / "evaluations.jsonl")
+        self.table = TableLog(folder / "evaluations.jsonl", kept=ranks.first)
         self.strategy = strategy(config, services)
         self.gives_task_id = strategy.needs.task_id_at_test and stream.scenario == "task"
         self.cursor = START
@@ -110,6 +114,8 @@ class Session:
 
     def log(self, text: str) -> None:
         """Append to the run's log.txt; a disk that refuses it stops no run."""
+        if not self.ranks.first:
+            return
         with suppress(OSError), (self.folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n")
 
@@ -129,11 +135,13 @@ class Session:
         if self.stream.initial_classes and self.services.features is None:
             self.random.enter("initial-classes")
             self.objective.grow_to(self.model, self.stream.initial_classes)
+        self._warn_of_shares()
         saved = self.checkpoints.load(self.warn)
         if saved is not None:
             restore_state(self, *saved)
         else:
             self.table.rewind(0, 0)
+        self._same_everywhere("at the start")
         self._last_checkpoint = time.perf_counter()
         self.meters.start_loop()
         self.reporter.started(self)
@@ -195,6 +203,7 @@ class Session:
 
     def end_task(self, task: Task) -> None:
         self._boundary_hook("end_task", task)
+        self._same_everywhere(f"after task {task.index}")
         stored = self.stored_bytes()
         self.meters.totals["stored_bytes"] = max(self.meters.totals["stored_bytes"], stored)
         limit = self.spec.budget.get("memory")
@@ -217,33 +226,55 @@ class Session:
         assert self.active is not None
         self.reporter.stepped(self.cursor.task, self.active.step + 1, self.active.length, self.loss)
 
-    def count_flops(self, active: ActivePhase) -> AbstractContextManager[Any]:
-        """Count a phase's second step (or its only one); the others are taken to be like it."""
+    def count_flops(self, active: ActivePhase, parts: int) -> AbstractContextManager[Any]:
+        """Count a phase's second step (or its only one), all its parts; the others are taken to be like it."""
         key = f"{active.task.index}.{active.number}"
         if active.step == min(1, active.length - 1):
-            return _StepCount(self.meters, key, steps=active.step + 1)
+            return _StepCount(self.meters, key, steps=active.step + 1, parts=parts)
         self.meters.add("flops_train", self.meters.flops_per_step.get(key, 0.0))
         return nullcontext()
 
     def budget_spent(self) -> bool:
         """Whether training must stop here; said once."""
-        spent = {
-            "steps": self.step,
-            "flops": self.meters.totals["flops_train"],
-            "seconds": self.meters.total_seconds(),
-        }
-        for key, limit in self.spec.budget.items():
-            if key in spent and spent[key] >= limit:
-                if self.stopped_at_step is None:
-                    self.stopped_at_step = self.step
+        if self.stopped_at_step is None and self.spec.budget:
+            spent = {
+                "steps": self.step,
+                "flops": self.meters.totals["flops_train"],
+                "seconds": self.meters.total_seconds(),
+            }
+            over = [key for key, limit in self.spec.budget.items() if key in spent and spent[key] >= limit]
+            if self.ranks.agreed(bool(over)):
+                self.stopped_at_step = self.step
+                for key in over[:1]:
+                    limit = self.spec.budget[key]
                     self.warn(f"budget {key}={limit:g} is spent: training stopped at step {self.step}")
-                return True
         return self.stopped_at_step is not None
 
     def diverged(self, task: int, step: int, phase: str) -> NoReturn:
         """Stop here. The table says so, too: every set that is traced scores NaN at the step that failed."""
         self._append(self.evaluator.diverged(self.step + 1, task))
         raise Diverged(f"the loss is not finite in task {task}, phase {phase!r}, step {step}: try a lower --set lr=...")
+
+    def _warn_of_shares(self) -> None:
+        """Say what keeps a run on several devices from the numbers of one."""
+        if self.ranks.size > 1 and not self.environment.sync_bn and has_batch_statistics(self.model):
+            self.warn(
+                f"the model has batch statistics, and each of {self.ranks.size} devices takes those of its own share: "
+                "the numbers are not those of one device (--sync-bn makes them so)"
+            )
+
+    def _same_everywhere(self, when: str) -> None:
+        """Whether all ranks hold the same model and state: a strategy may part them by acting, outside of `loss`, on
+        what differs by rank. On GPUs kernels that are not deterministic may do so, too: there it is said, no more."""
+        if self.ranks.size == 1 or self.ranks.equal(final_state_hash(self)):
+            return
+        text = (
+            f"strategy {type(self.strategy).__name__}: {when} the {self.ranks.size} processes of the run do not hold "
+            "the same state; outside of `loss`, hooks must do the same on all of them"
+        )
+        if self.environment.device.type == "cpu":
+            raise RunFailed(f"{text} (use --devices 1)")
+        self.warn(text)
 
     def stored_bytes(self) -> int:
         """Bytes a strategy keeps between tasks: its state and its snapshots."""
@@ -268,7 +299,7 @@ class Session:
 
     def evaluating(self) -> None:
         """Called between chunks: a boundary evaluation can be interrupted, nothing has changed since its cursor."""
-        if self.interrupted and self.cursor.stage in (Stage.INITIAL, Stage.EVALUATE):
+        if self.cursor.stage in (Stage.INITIAL, Stage.EVALUATE) and self.ranks.agreed(self.interrupted):
             raise _StopEvaluating
 
     def _append(self, rows: list[Any]) -> None:
@@ -279,6 +310,8 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint of this position."""
+        if not self.ranks.first:
+            return
         started = time.perf_counter()
         self.table.sync()
         self.checkpoints.save(*saved_state(self))
@@ -287,7 +320,7 @@ class Session:
         self.meters.add("seconds_checkpoints", self._checkpoint_cost)
 
     def _save_if_due(self) -> None:
-        if self.interrupted:
+        if self.ranks.interrupted(self.interrupted):
             self._stop()
         if self.cursor == self.resumed_at:
             return
@@ -322,7 +355,7 @@ class Session:
         return sum(p.numel() for name, p in parameters.items() if name not in self.builder.frozen)
 
     def close(self) -> None:
-        if self.services.features is not None:
+        if self.services.features is not None and self.ranks.first:
             self.services.features.flush()
         self.table.close()
         self.reporter.finished()
@@ -335,11 +368,12 @@ class _StopEvaluating(Exception):
 class _StepCount(FlopCount):
     """Counts a step under way; it stands for `steps` steps, and for each one that follows in its phase."""
 
-    def __init__(self, meters: Meters, key: str, steps: int) -> None:
+    def __init__(self, meters: Meters, key: str, steps: int, parts: int) -> None:
         super().__init__()
-        self._meters, self._key, self._steps = meters, key, steps
+        self._meters, self._key, self._steps, self._parts = meters, key, steps, parts
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._meters.flops_per_step[self._key] = self.flops
-        self._meters.add("flops_train", self.flops * self._steps)
+        flops = self.flops * self._parts
+        self._meters.flops_per_step[self._key] = flops
+        self._meters.add("flops_train", flops * self._steps)

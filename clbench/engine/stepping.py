@@ -13,7 +13,7 @@ from clbench.engine.hooks import hook, overrides
 from clbench.engine.optimizers import Slots, build_optimizer, set_slots, slots_of, update
 from clbench.engine.sampling import Sampler
 from clbench.errors import RunFailed, UserError
-from clbench.models.modes import set_mode
+from clbench.models.modes import running_statistics, set_mode
 from clbench.phase import Phase
 from clbench.samples import Batch
 from clbench.schedules import factor
@@ -60,6 +60,7 @@ class ActivePhase:
         self._check_single_pass()
         self.evaluation_steps = session.evaluator.plan.steps(self.length)
         self.parameters = {}
+        self.statistics: list[Tensor] = []
         if phase.optimizer is None and session.services.features is not None:
             return
         for name, parameter in session.model.named_parameters():
@@ -69,6 +70,7 @@ class ActivePhase:
         if phase.optimizer is None:
             return
         self.parameters = {n: p for n, p in session.model.named_parameters() if p.requires_grad}
+        self.statistics = running_statistics(session.model)
         groups = phase.parameter_groups(self.parameters) if phase.parameter_groups else None
         self.optimizer = build_optimizer(phase.optimizer, groups or [{"params": list(self.parameters.values())}])
         policy = phase.optimizer_state if fresh else "keep"
@@ -112,9 +114,13 @@ class ActivePhase:
             return
         for parameter in self.parameters.values():
             parameter.grad = None
-        with self.session.count_flops(self):
-            loss = self._loss(batch)
+        session, ranks = self.session, self.session.ranks
+        with session.count_flops(self, ranks.parts(batch)), ranks.sharing(batch, session.random) as share:
+            loss = self._loss(share)
             loss.backward()
+        parameters = list(self.parameters.values())
+        session.loss = ranks.average(parameters, self.statistics, loss.detach(), session.interrupted)
+        self._check_finite(session.loss)
         if self._penalised:
             with hook(self.strategy, "after_backward", self.task.index, self.session.log):
                 self.strategy.after_backward(batch)
@@ -139,8 +145,6 @@ class ActivePhase:
                     f"strategy {type(self.strategy).__name__}: loss returned None in phase {self.phase.name!r}, "
                     "which has an optimiser"
                 )
-        self._check_finite(loss.detach())
-        self.session.loss = loss.detach()
         return loss
 
     def _check_single_pass(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Mode = Literal["train", "eval", "frozen_norms"]
@@ -23,3 +23,14 @@ def set_mode(model: nn.Module, mode: Mode) -> None:
         for module in model.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
+
+
+def running_statistics(model: nn.Module) -> list[Tensor]:
+    """Running means and variances that a training step changes: those of BatchNorm layers in train mode."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+    return [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
+
+
+def has_batch_statistics(model: nn.Module) -> bool:
+    """Whether a sample's outputs depend on the others of its batch, in train mode."""
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
