@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ def _spellings(value: Any) -> list[str]:
     return [json.dumps(value, separators=(",", ":")), plain, exact]
 
 
+@lru_cache(maxsize=256)
 def _entry(kind: Kind, name: str) -> Entry | None:
     try:
         return catalogue.find(kind, Path(name).name)
