@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import mean
 from typing import Any
 
 from clbench.engine.cursor import Cursor
@@ -37,7 +37,7 @@ class PhaseTimes:
     def seconds(self) -> float:
         """Of the whole phase; the first step (which prepares what later ones use) counts once."""
         later = self.steps[1:] or self.steps
-        rest = (self.length - len(self.steps)) * median(later) if later else 0.0
+        rest = (self.length - len(self.steps)) * mean(later) if later else 0.0
         return self.begin + sum(self.steps) + rest
 
 
@@ -53,6 +53,15 @@ class TaskTimes:
     whole: bool = False
 
 
+@dataclass(frozen=True)
+class Pass:
+    """An evaluation: its seconds, the samples it scored, and how many features were computed for it."""
+
+    seconds: float
+    samples: int
+    computed: int
+
+
 class ProbeSession(Session):
     """A session that times itself. `limit` seconds for the loop; evaluations are done until their time is known."""
 
@@ -61,6 +70,7 @@ class ProbeSession(Session):
         self.limit = 10.0
         self.tasks = [TaskTimes(len(task.train)) for task in self.stream.tasks]
         self.first_scored = 0
+        self.passes: list[Pass] = []
         self.set_up = 0.0
         self._mark = self._entered = 0.0
         self._phase: PhaseTimes | None = None
@@ -121,7 +131,7 @@ class ProbeSession(Session):
         else:
             self.tasks[tasks_seen - 1].scored = scored
         if scored and self._evaluates_on():
-            self.evaluator.trace(self.step, max(0, tasks_seen - 1))
+            self._evaluate(max(0, tasks_seen - 1))
         if tasks_seen:
             self.tasks[tasks_seen - 1].whole = True
 
@@ -129,11 +139,22 @@ class ProbeSession(Session):
         seen = [s for s in self.stream.eval_sets if s.belongs_to is None or s.belongs_to <= task.index]
         self.tasks[task.index].traced = sum(len(self.evaluator.subsets[s.name]) for s in seen)
         if self._evaluates_on():
-            super().evaluate_trace(task)
+            self._evaluate(task.index)
         self._mark = time.perf_counter()
 
     def _evaluates_on(self) -> bool:
-        return self.meters.totals["seconds_evaluate"] < EVALUATION_SHARE * self.limit
+        """Until a share of the time is spent; the first pass, which prepares what later ones use, is left out."""
+        return sum(each.seconds for each in self.passes[1:]) < EVALUATION_SHARE * self.limit
+
+    def _evaluate(self, task: int) -> None:
+        started, samples, computed = time.perf_counter(), self.meters.totals["samples_evaluate"], self._computed()
+        self.evaluator.trace(self.step, task)
+        scored = int(self.meters.totals["samples_evaluate"] - samples)
+        if scored:
+            self.passes.append(Pass(time.perf_counter() - started, scored, self._computed() - computed))
+
+    def _computed(self) -> int:
+        return self.services.features.computed if self.services.features is not None else 0
 
     # -- the whole -----------------------------------------------------------------------------------------------
 
@@ -144,12 +165,20 @@ class ProbeSession(Session):
         if not any(phase.steps for task in self.tasks for phase in task.phases) and not self.tasks[-1].whole:
             return None
         training = sum(phase.seconds for task in self.tasks for phase in task.phases)
-        evaluated = self.meters.totals["samples_evaluate"]
-        each = self.meters.totals["seconds_evaluate"] / evaluated if evaluated else 0.0
-        boundaries = self.first_scored + sum(task.scored for task in self.tasks)
-        traced = sum(task.traced * phase.evaluations for task in self.tasks for phase in task.phases)
+        scored = self.first_scored + sum(task.scored for task in self.tasks)
+        scored += sum(task.traced * phase.evaluations for task in self.tasks for phase in task.phases)
         training *= self._share_of_budget(training)
-        return self.set_up + training + each * (boundaries + traced) + sum(task.hooks for task in self.tasks)
+        return self.set_up + training + self._evaluation(scored) + sum(task.hooks for task in self.tasks)
+
+    def _evaluation(self, samples: int) -> float:
+        """Seconds to score so many samples; features are computed for each row of the sets once."""
+        plain = [each for each in self.passes if not each.computed]
+        fresh = [each for each in self.passes if each.computed]
+        sets = sum(len(s.data) for s in self.stream.eval_sets)
+        seconds = sets * _rate(fresh, [each.computed for each in fresh])
+        later = plain if fresh else plain[1:] or plain
+        seconds += samples * _rate(later, [each.samples for each in later])
+        return seconds + (plain[0].seconds if len(plain) > 1 and not fresh else 0.0)
 
     def _share_of_budget(self, training: float) -> float:
         steps = sum(phase.length for task in self.tasks for phase in task.phases)
@@ -180,3 +209,7 @@ class ProbeSession(Session):
                 for phase in like.phases
             ]
             task.scored, task.traced = sets[index], round(per_set * (index + 1))
+
+
+def _rate(passes: list[Pass], counts: list[int]) -> float:
+    return sum(each.seconds for each in passes) / sum(counts) if passes else 0.0
