@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from clbench.errors import UserError
 from clbench.leaderboard import COSTS, Row, is_whole, mark_differences, metric_keys, metric_value, pair, row_settings
 from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
 from clbench.record import Record, read_record
-from clbench.statistics import Difference, paired_difference
+from clbench.statistics import Difference, holm, paired_difference
 
 MODEL = ("backbone", "head", "tune", "budget")
 
@@ -21,7 +21,8 @@ MODEL = ("backbone", "head", "tune", "budget")
 class Comparison:
     """Groups of runs (one for each strategy and its settings) and every metric that any of them has.
 
-    differences[i][key]: group i minus group 0 over the runs with equal (order hash, run seed); None where no run pairs.
+    differences[i][key]: group i minus group 0 over the runs with equal (order hash, run seed), None where no run pairs;
+    its p_holm is corrected for the comparisons with group 0 in that metric.
     """
 
     stream: dict[str, Any]
@@ -49,13 +50,13 @@ class Comparison:
         }
 
 
-def compare(folders: Sequence[Path]) -> Comparison:
+def compare(folders: Sequence[Path], least: int = 2) -> Comparison:
     """Group and pair the runs in these folders, in the order given.
 
-    Raises UserError for fewer than two runs, a run that is not completed, or runs of different data.
+    Raises UserError for fewer than `least` runs, a run that is not completed, or runs of different data.
     """
     folders = list(dict.fromkeys(Path(folder) for folder in folders))
-    if len(folders) < 2:
+    if len(folders) < least:
         raise UserError("compare needs two runs or more (`clbench runs list`)")
     runs = [(folder, read_record(folder)) for folder in folders]
     for folder, record in runs:
@@ -67,6 +68,8 @@ def compare(folders: Sequence[Path]) -> Comparison:
     groups = _group(runs)
     metrics = [key for key in metric_keys(record for _, record in runs) if _worth_showing(key, runs)]
     differences = [_differences(group, groups[0], metrics) for group in groups]
+    for key in metrics:
+        _correct(differences[1:], key)
     return Comparison(runs[0][1]["stream"], groups, _labels(groups), metrics, differences)
 
 
@@ -117,6 +120,15 @@ def _differences(group: Row, reference: Row, metrics: Sequence[str]) -> dict[str
     if group is reference:
         return {}
     return {key: paired_difference(_by_pair(group, key), _by_pair(reference, key)) for key in metrics}
+
+
+def _correct(differences: Sequence[dict[str, Difference | None]], key: str) -> None:
+    """Holm's correction for the comparisons of all groups with the first, in one metric."""
+    tested = [of_group for of_group in differences if (found := of_group[key]) and found.p is not None]
+    corrected = holm([found.p for of_group in tested if (found := of_group[key]) and found.p is not None])
+    for of_group, p in zip(tested, corrected.tolist(), strict=True):
+        if found := of_group[key]:
+            of_group[key] = replace(found, p_holm=p)
 
 
 def _by_pair(group: Row, key: str) -> dict[Any, float]:

@@ -8,14 +8,17 @@ from random import Random
 
 from clbench.board_records import board_records, warn_left_out
 from clbench.errors import UserError, did_you_mean
-from clbench.leaderboard import Board, Row, make_boards
+from clbench.leaderboard import Board, Row, make_boards, plain
 from clbench.runs import RESULTS, find_run
 
 ROW = "@"
+OWN = ("seed", "order_seed", "threads", "device", "data_root")  # these differ within a row
+MOST_VALUES = 6
 
 
 def select_runs(texts: list[str], out: Path = RESULTS) -> list[Path]:
-    """Folders, each once: of runs (as `find_run` takes them), and of all runs in rows named STRATEGY@STREAM.
+    """Folders, each once: of runs (as `find_run` takes them), and of all runs in rows named STRATEGY@STREAM (see
+    `select_rows`).
 
     Raises UserError where one names nothing.
     """
@@ -34,9 +37,11 @@ def names_a_row(text: str) -> bool:
 def select_rows(text: str, out: Path = RESULTS) -> list[Row]:
     """The rows STRATEGY@STREAM of every board of the stream: several where settings, models or budgets differ.
 
-    Raises UserError where there is none.
+    STRATEGY@STREAM,KEY=VALUE,... leaves those with other values out; KEY is a setting of the strategy or the stream, or
+    a key of the specification. Raises UserError where there is none.
     """
-    strategy, _, stream = text.partition(ROW)
+    strategy, _, rest = text.partition(ROW)
+    stream, *conditions = rest.split(",")
     if not strategy or not stream:
         raise UserError(f"{text!r} names no row: write STRATEGY@STREAM")
     boards = board_rows(stream, out)
@@ -44,7 +49,36 @@ def select_rows(text: str, out: Path = RESULTS) -> list[Row]:
     if not rows:
         names = {row.strategy for board in boards for row in board.rows}
         raise UserError(f"no completed runs of {strategy!r} on {stream}{did_you_mean(strategy, names)}")
+    for condition in conditions:
+        rows = _having(rows, condition, text)
     return rows
+
+
+def _having(rows: list[Row], condition: str, text: str) -> list[Row]:
+    """The rows whose newest run has the setting. Raises UserError for a key or a value that none of them has."""
+    key, equals, value = (part.strip() for part in condition.partition("="))
+    if not key or not equals:
+        raise UserError(f"{text!r}: write a condition as KEY=VALUE, not {condition!r}")
+    known = [_settings(row) for row in rows]
+    keys = {name for settings in known for name in settings}
+    if key not in keys:
+        raise UserError(f"{text!r}: these runs have no setting {key!r}{did_you_mean(key, keys)}")
+    kept = [row for row, settings in zip(rows, known, strict=True) if settings.get(key) == value]
+    if not kept:
+        values = sorted({settings[key] for settings in known if key in settings})
+        raise UserError(f"{text!r}: no runs with {key}={value}; there are {', '.join(values[:MOST_VALUES])}")
+    return kept
+
+
+def _settings(row: Row) -> dict[str, str]:
+    """What the runs of a row have in common, as text."""
+    record = row.runs[0][1]
+    spec = record["spec"]
+    shared = {key: value for key, value in spec.items() if key not in OWN and not isinstance(value, dict)}
+    return {
+        key: plain(value)
+        for key, value in {**shared, **spec["stream_settings"], **spec["strategy_settings"], **row.all_settings}.items()
+    }
 
 
 def board_rows(stream: str | None, out: Path = RESULTS, warn: Callable[[str], None] = warn_left_out) -> list[Board]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clbench.cli.compare import compare_command
+from clbench.cli.compare import Pictures, compare_command
 from clbench.compare import compare
 from clbench.curves import Curve, group_curves
 from clbench.errors import UserError
@@ -78,7 +78,7 @@ def test_refusals_are_one_line(finished_runs: Runs, run_copy: COPY, tmp_path: Pa
     with pytest.raises(UserError, match=r"evaluations\.parquet is missing"):
         group_curves([other], "higher")
     with pytest.raises(UserError, match=r"ends in \.png"):
-        compare_command([one, other], tmp_path / "picture.pdf")
+        compare_command([one, other], Pictures(tmp_path / "picture.jpeg"))
 
 
 def test_curves_by_hand(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_the_picture_and_the_report(finished_runs: Runs, tmp_path: Path, capsys:
     from PIL import Image
 
     folders = list(finished_runs.values())
-    compare_command(folders, tmp_path / "curves.png")
+    compare_command(folders, Pictures(tmp_path / "curves.png"))
     captured = capsys.readouterr()
     assert "Difference to finetune" in captured.out and "gap_depth" in captured.out
     assert "curves.png" in captured.err
@@ -183,7 +183,7 @@ def test_the_picture_and_the_report(finished_runs: Runs, tmp_path: Path, capsys:
         assert picture.format == "PNG" and picture.width > 1500 and picture.height > 700
         colors = picture.convert("RGB").getcolors(1 << 24)
     assert colors is not None and len(colors) > 50
-    compare_command(folders, tmp_path / "again.png", as_json=True)
+    compare_command(folders, Pictures(tmp_path / "again.png"), as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert [group["strategy"] for group in found["groups"]] == ["finetune", "replay", "nmc"]
     assert found["groups"][1]["difference_to_first"]["average"]["n"] == 2
@@ -191,12 +191,13 @@ def test_the_picture_and_the_report(finished_runs: Runs, tmp_path: Path, capsys:
 
 def test_a_picture_that_cannot_be_written_is_one_line(finished_runs: Runs, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write"):
-        compare_command(list(finished_runs.values())[:2], tmp_path / "absent" / "curves.png")
+        compare_command(list(finished_runs.values())[:2], Pictures(tmp_path / "absent" / "curves.png"))
 
 
 def test_many_tasks_and_held_out_sets_can_be_drawn(tmp_path: Path, finished_runs: Runs) -> None:
     """Twelve tasks (a colour bar) of losses with two held-out sets; nine runs in three rows of panels."""
-    from clbench.figure import draw
+    from clbench.figures.material import Material
+    from clbench.figures.write import overview, render
 
     comparison = compare([finished_runs["finetune", 0], finished_runs["replay", 0]])
     folder = tmp_path / "long"
@@ -216,5 +217,5 @@ def test_many_tasks_and_held_out_sets_can_be_drawn(tmp_path: Path, finished_runs
     group = comparison.groups[0]
     group.runs = [(folder, group.runs[0][1])]
     comparison.groups, comparison.labels = [group] * 4, ["a name that goes on " * 5] * 4
-    draw(comparison, tmp_path / "long.png")
-    assert (tmp_path / "long.png").stat().st_size > 10_000
+    material = Material(comparison)
+    assert len(render(material, overview(material), "png")) > 10_000

@@ -179,16 +179,29 @@ def power(
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders, ids, or beginnings of ids.")],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write the picture (PNG).")] = None,
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Runs, or whole rows of a board: STRATEGY@STREAM[,KEY=VALUE...]."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE|DIR", help="A .png, .svg or .pdf; with --figures a folder.")
+    ] = None,
+    figures: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="One file each: curves,gap,matrix,differences, or all. Else one overview."),
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", metavar="NAMES", help="In a folder: png,svg,pdf, or all.")
+    ] = None,
+    width: Annotated[str, typer.Option(metavar="NAME", help="page (6.8 in) or column (3.3 in).")] = "page",
     as_json: Json = False,
     results: Results = RESULTS,
 ) -> Any:
-    """Curves of several runs over steps, and the stability gap after each switch."""
-    from clbench.cli.compare import compare_command
-    from clbench.runs import find_run
+    """Metrics side by side, paired differences, and figures: curves, the gap after each switch, matrices."""
+    from clbench.cli.compare import Pictures, compare_command
+    from clbench.selection import select_runs
 
-    return compare_command([find_run(text, results) for text in runs], out, as_json)
+    return compare_command(select_runs(runs, results), Pictures(out, figures, form, width), as_json)
 
 
 @app.command()

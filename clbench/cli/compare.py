@@ -1,14 +1,14 @@
-"""`clbench compare RUN RUN ...`: metrics side by side, paired differences, and a picture."""
+"""`clbench compare RUN RUN ...`: metrics side by side, paired differences, and figures."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clbench.compare import Comparison, compare
-from clbench.errors import UserError
 from clbench.leaderboard import COSTS, Value, lower_is_better
 from clbench.metrics.definitions import base_key
 from clbench.statistics import Difference
@@ -17,26 +17,48 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DEFAULT = Path("compare.png")
+LEVELS = (0.05, 0.01, 0.001)
 
 
-def compare_command(runs: list[Path], out: Path | None, as_json: bool = False) -> None:
-    """Compare the runs in these folders, print what differs, and draw the curves into `out`.
+@dataclass(frozen=True)
+class Pictures:
+    """What is drawn. out: a file (PNG, SVG or PDF), or a folder for several. figures: comma-separated names, `all`, or
+    None for one overview. form: the formats in a folder, comma-separated. width: `page` or `column`."""
+
+    out: Path | None = None
+    figures: str | None = None
+    form: str | None = None
+    width: str = "page"
+
+
+def compare_command(runs: list[Path], pictures: Pictures, as_json: bool = False) -> None:
+    """Compare the runs in these folders, print what differs, and draw it.
 
     Raises UserError for runs of different data, runs that are not completed, or a file that cannot be written.
     """
-    picture = out or DEFAULT
-    if picture.suffix.lower() != ".png":
-        raise UserError(f"--out {picture}: the picture is a PNG; name a file that ends in .png")
-    comparison = compare(runs)
-    from clbench.figure import draw
+    from clbench.figures.write import figure_files, write_figures
 
-    draw(comparison, picture)
+    files = figure_files(pictures.out or _default(pictures), pictures.figures, pictures.form, pictures.width)
+    comparison = compare(runs)
+    written = write_figures(comparison, files, pictures.width, _note)
     if as_json:
-        found = {**comparison.as_dict(), "picture": str(picture)}
+        found = {**comparison.as_dict(), "picture": str(written[0]), "pictures": [str(path) for path in written]}
         sys.stdout.write(json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
         return
     _show(comparison)
-    sys.stderr.write(f"curves: {picture}\n")
+    sys.stderr.write(f"figures: {', '.join(map(str, written))}\n")
+
+
+def _default(pictures: Pictures) -> Path:
+    """compare.png; with several figures the folder `compare`."""
+    if pictures.figures is None:
+        form = pictures.form or "png"
+        return DEFAULT if "," in form else DEFAULT.with_suffix(f".{form}")
+    return DEFAULT.with_suffix("")
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(f"clbench: {text}\n")
 
 
 def _show(comparison: Comparison) -> None:
@@ -49,7 +71,12 @@ def _show(comparison: Comparison) -> None:
     console.print(_metrics(comparison))
     if len(comparison.groups) > 1:
         console.print(_differences(comparison))
-        console.print("paired on equal task order and run seed; [..]: 95 % interval, from two pairs on", style="dim")
+        corrected = ", corrected by Holm within each metric" if len(comparison.groups) > 2 else ""
+        console.print(
+            "paired on equal task order and run seed; [..]: 95 % interval; "
+            f"*: p < 0.05, **: p < 0.01, ***: p < 0.001{corrected}",
+            style="dim",
+        )
 
 
 def _metrics(comparison: Comparison) -> Table:
@@ -103,7 +130,9 @@ def _difference(found: Difference | None) -> str:
     if found is None:
         return "-"
     interval = "" if found.low is None or found.high is None else f" [{found.low:+.4f}, {found.high:+.4f}]"
-    return f"{found.mean:+.4f}{interval}"
+    p = found.p if found.p_holm is None else found.p_holm
+    stars = "" if p is None else "*" * sum(p < level for level in LEVELS)
+    return f"{found.mean:+.4f}{interval}" + (f" {stars}" if stars else "")
 
 
 def _number(value: float) -> str:
