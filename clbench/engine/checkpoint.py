@@ -21,6 +21,10 @@ FORMAT = 1
 KEPT = 2
 
 
+class AllDamaged(RunFailed):
+    """There are checkpoints, and none of them is whole."""
+
+
 class Checkpoints:
     """The checkpoints of one run, in `folder`, each a sub-folder named by a counter."""
 
@@ -61,7 +65,7 @@ class Checkpoints:
     def load(self, warn: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The newest whole checkpoint, or None where there is none. Damaged ones are told to `warn` and passed over.
 
-        Raises RunFailed where checkpoints exist and all are damaged, UserError for one of another format.
+        Raises AllDamaged where checkpoints exist and none is whole, UserError for one of another format.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -79,7 +83,7 @@ class Checkpoints:
             except (OSError, ValueError, SafetensorError) as error:
                 warn(f"checkpoint {place} is damaged ({error}); falling back to the one before")
         if numbers:
-            raise RunFailed(f"every checkpoint in {self.folder} is damaged: start afresh with `clbench run --config`")
+            raise AllDamaged(f"every checkpoint in {self.folder} is damaged: start afresh with `clbench run --config`")
         return None
 
     def remove(self) -> None:

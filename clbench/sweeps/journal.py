@@ -5,6 +5,7 @@ One sweep at a time works in a results folder; plain runs beside it are not held
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -34,6 +35,7 @@ class Journal:
         self.output = self.folder / "output"
         self._warn = warn
         self._warned = False
+        self._torn = False
         try:
             self.output.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(self.folder / "journal.jsonl", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -60,7 +62,7 @@ class Journal:
         """Append `{"time": ..., "event": what, ...}`; with `flush`, it is on disk when this returns."""
         text = json.dumps({"time": now(), "event": what, **values}) + "\n"
         try:
-            os.write(self._handle, text.encode())
+            self._append(text.encode())
             if flush:
                 os.fsync(self._handle)
         except OSError as error:
@@ -76,6 +78,14 @@ class Journal:
                 file.unlink()
         if not any(self.output.iterdir()):
             self.output.rmdir()
+
+    def _append(self, line: bytes) -> None:
+        """A full disk may take half a line: the next one begins on a line of its own."""
+        data = b"\n" + line if self._torn else line
+        self._torn = True
+        if os.write(self._handle, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._torn = False
 
     def _end_torn_line(self) -> None:
         """A crash may have left half a line; what follows must not be joined to it."""

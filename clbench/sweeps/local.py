@@ -22,6 +22,7 @@ from clbench.sweeps.room import Place, Room
 
 ATTEMPTS = 3
 SECONDS_BETWEEN_LOOKS = 0.1
+BEFORE_THE_RECORD = {".lock", "config.yaml", "log.txt", "evaluations.jsonl"}
 
 
 class LocalEngine:
@@ -201,7 +202,7 @@ def remove_stillborn(out: Path) -> None:
     for folder in (out / "runs").glob("*/*/*"):
         with suppress(OSError):
             names = {path.name for path in folder.iterdir()}
-            if ".lock" in names and names <= {".lock", "config.yaml", "log.txt"} and not is_active(folder):
+            if ".lock" in names and names <= BEFORE_THE_RECORD and not is_active(folder):
                 for name in names:
                     (folder / name).unlink()
                 folder.rmdir()

@@ -114,6 +114,7 @@ def record_failure(folder: Path, error: str) -> None:
 
 
 def _run(job: Job, out: Path, watch: Watch) -> Path:
+    from clbench.engine.checkpoint import AllDamaged
     from clbench.launch import resume_run, start_run
 
     if watch.stopping:
@@ -124,11 +125,16 @@ def _run(job: Job, out: Path, watch: Watch) -> Path:
             if read_record(job.resume)["status"] != "completed":
                 resume_run(job.resume, watch)
             return job.resume
-        except UserError as refusal:
+        except (UserError, AllDamaged) as refusal:
             if watch.folder is not None or is_active(job.resume):
                 raise
-            watch.note(f"starts afresh: {str(refusal).partition('; start afresh')[0]}")
+            watch.note(f"starts afresh: {_reason(refusal)}")
     return start_run(job.spec, out, watch)[0]
+
+
+def _reason(refusal: ClbenchError) -> str:
+    """Without the advice to do what is being done."""
+    return str(refusal).partition("; start afresh")[0].partition(": start afresh")[0]
 
 
 def _wait_until_free(folder: Path) -> None:
