@@ -89,10 +89,12 @@ def power_of(n: int, difference: float, sd: float, alpha: float = ALPHA) -> floa
 
     reach = float(stats.t.isf(alpha / 2, n - 1))
     center = abs(difference) / sd * math.sqrt(n)
-    if center > reach + 40:  # beyond where the noncentral distribution can be computed, and certain
-        return 1.0
-    right, left = stats.nct.sf(reach, n - 1, center), stats.nct.cdf(-reach, n - 1, center)
-    return min(1.0, float(right) + float(left))
+    right, left = float(stats.nct.sf(reach, n - 1, center)), float(stats.nct.cdf(-reach, n - 1, center))
+    if math.isnan(left):  # too small for scipy to compute
+        left = 0.0
+    if math.isnan(right):  # too near to 1
+        right = 1.0
+    return min(1.0, right + left)
 
 
 def pairs_needed(difference: float, sd: float, power: float = POWER, alpha: float = ALPHA) -> int | None:

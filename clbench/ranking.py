@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from clbench.leaderboard import Row, lower_is_better, metric_value
-from clbench.statistics import Difference, PairedTests, difference_at, holm, paired_tests
+from clbench.statistics import Difference, Key, PairedTests, difference_at, holm, paired_tests
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class Ranking:
 
     metric: str
     lower_is_better: bool
-    values: list[dict[Hashable, float]]
+    values: Sequence[Mapping[Any, float]]
     means: list[float | None]
     _cache: dict[tuple[int, int], Difference | None] = field(default_factory=dict, repr=False)
 
@@ -152,10 +152,10 @@ def rank(rows: Sequence[Row], metric: str) -> Ranking:
     return rank_values(values, lower_is_better(metric), metric)
 
 
-def rank_values(values: Sequence[Mapping[Hashable, float]], lower: bool, metric: str = "value") -> Ranking:
+def rank_values(values: Sequence[Mapping[Key, float]], lower: bool, metric: str = "value") -> Ranking:
     """The same from plain numbers: for each row, value by (order, seed)."""
     means = [sum(row.values()) / len(row) if row else None for row in values]
-    return Ranking(metric, lower, [dict(row) for row in values], means)
+    return Ranking(metric, lower, values, means)
 
 
 def row_values(row: Row, metric: str) -> dict[Hashable, float]:

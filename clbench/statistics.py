@@ -10,10 +10,12 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Key = TypeVar("Key", bound=Hashable)
 
 LEVEL = 0.95
 BOOTSTRAP_FROM = 5  # runs
@@ -136,7 +138,7 @@ def bootstrap_percentiles(values: Sequence[float], tail: float) -> tuple[float, 
     return max(float(low), float(ordered[0])), min(float(high), float(ordered[-1]))
 
 
-def paired_difference(a: Mapping[Hashable, float], b: Mapping[Hashable, float]) -> Difference | None:
+def paired_difference(a: Mapping[Key, float], b: Mapping[Key, float]) -> Difference | None:
     """The mean of a - b over the keys in both, with its interval and p-value; None where there are none.
 
     Keys are (task order, run seed), or anything else, in which case each is an order of its own.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clbench.cli.board_text import CHOSEN, MARKS, Shown, about, clean, name, ranks_note, short, title, verified
+from clbench.cli.board_text import CHOSEN, MARKS, Shown, about, clean, name, short, title, verified
 from clbench.leaderboard import COSTS, TRUE_NEEDS, Row
 from clbench.ranking import Ranking, rank
 
@@ -89,14 +89,14 @@ def _number(row: Row, key: str, ranking: Ranking, i: int) -> str:
 def _caption(shown: Shown, chosen: str) -> str:
     board = shown.board
     used = [need for need in TRUE_NEEDS if any(row.needs.get(need) for row in board.rows)]
-    parts = [
-        title(board),
-        about(board),
-        "mean ± half of the 95 % interval over n runs",
-        "settings " + ", ".join(sorted({CHOSEN[row.chosen_on] for row in board.rows})),
-        *(f"{MARKS[need][0]}: {MARKS[need][1]}" for need in used),
-        *([f"shown: {chosen}"] if chosen else []),
-        *([ranks_note(shown)] if len(board.rows) > 1 else []),
-    ]
-    more = " Bold: best mean; $\\dagger$: not shown to differ from it." if len(board.rows) > 1 else ""
-    return escape(". ".join(parts)) + "." + more
+    text = f"{title(board)}; {about(board)}. Mean ± half of the 95 % interval over n runs. Settings: "
+    text += ", ".join(sorted({CHOSEN[row.chosen_on] for row in board.rows})) + ". "
+    if used:
+        text += "Needs: " + ", ".join(f"{MARKS[need][0]} {MARKS[need][1]}" for need in used) + ". "
+    if chosen:
+        text += f"Shown: {chosen}. "
+    if len(board.rows) == 1:
+        return escape(text.strip())
+    text += "Two rows differ where the 95 % interval of their paired difference (Student's t) leaves 0 out; "
+    text += f"ranks by {shown.metric} are those that are not ruled out."
+    return escape(text) + " Bold: best mean; $\\dagger$: not shown to differ from it."

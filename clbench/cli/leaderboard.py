@@ -40,7 +40,7 @@ def leaderboard_command(
     metric = metric or COLUMNS[0]
     choose = choose or Filter()
     boards = make_boards(board_records(results, stream=stream), metric, stream, warn_left_out, choose)
-    if not boards:
+    if not boards and not across:
         sys.stderr.write(_nothing(stream, results, choose))
     if across:
         from clbench.cli.across import across_text

@@ -8,13 +8,17 @@ import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clbench.board_filter import Filter
 from clbench.board_records import board_records, warn_left_out
+from clbench.cli.board_text import clean
 from clbench.errors import UserError, did_you_mean
 from clbench.leaderboard import Board, Row, make_boards
 from clbench.power import ALPHA, MOST, POWER, Plan, plan, spread
 from clbench.ranking import row_values
+
+Answer = tuple[Plan, dict[str, Any], str]  # the plan, what it is about for JSON, and in a line
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,11 @@ class Asked:
 def power_command(asked: Asked, results: Path, as_json: bool) -> None:
     """Print how many pairs of runs are needed, and what those there are can show. Raises UserError."""
     _check(asked)
-    found = _from_sd(asked) if asked.sd is not None else _from_rows(asked, results)
+    found, about, text = _from_sd(asked) if asked.sd is not None else _from_rows(asked, results)
     if as_json:
-        sys.stdout.write(json.dumps(found[0].as_dict() | {"metric": asked.metric}, indent=1, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(about | found.as_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     else:
-        sys.stdout.write("\n".join([found[1], *_lines(found[0], asked)]) + "\n")
+        sys.stdout.write("\n".join([text, *_lines(found, asked)]) + "\n")
 
 
 def _check(asked: Asked) -> None:
@@ -60,16 +64,16 @@ def _check(asked: Asked) -> None:
         raise UserError(f"--pairs {asked.pairs}: a paired test needs 2 or more")
 
 
-def _from_sd(asked: Asked) -> tuple[Plan, str]:
+def _from_sd(asked: Asked) -> Answer:
     assert asked.sd is not None
     if asked.difference is None and asked.pairs is None:
         raise UserError("--sd alone says nothing: give --difference (how many pairs?) or --pairs (what can they show?)")
     shares = (asked.power, asked.alpha, asked.comparisons)
     found = plan(asked.sd, asked.difference, asked.pairs, *shares, observed=False)
-    return found, f"paired differences with standard deviation {asked.sd:g}"
+    return found, {}, f"paired differences with standard deviation {asked.sd:g}"
 
 
-def _from_rows(asked: Asked, results: Path) -> tuple[Plan, str]:
+def _from_rows(asked: Asked, results: Path) -> Answer:
     board, first, second = _find(asked, results)
     a, b = row_values(first, asked.metric), row_values(second, asked.metric)
     shared: list[Hashable] = sorted(a.keys() & b.keys(), key=repr)
@@ -88,7 +92,9 @@ def _from_rows(asked: Asked, results: Path) -> tuple[Plan, str]:
     wanted = asked.difference if asked.difference is not None else mean
     found = plan(sd, wanted, len(differences), asked.power, asked.alpha, asked.comparisons)
     text = f"{first.label} - {second.label} on {board.stream} (data {board.content[:8]}, model {board.model})"
-    return found, f"{text}: {asked.metric} {mean:+.4g}, standard deviation {sd:.4g} over {len(differences)} pairs"
+    about = {"rows": [first.label, second.label], "metric": asked.metric, "observed": mean, **board.as_dict()}
+    more = f"{asked.metric} {mean:+.4g}, standard deviation {sd:.4g} over {len(differences)} pairs"
+    return found, about, f"{clean(text)}: {more}"
 
 
 def _find(asked: Asked, results: Path) -> tuple[Board, Row, Row]:
@@ -131,7 +137,9 @@ def _lines(found: Plan, asked: Asked) -> Sequence[str]:
     level = f"alpha {found.alpha:g}" + (f" / {found.comparisons} comparisons" if found.comparisons > 1 else "")
     test = f"two-sided paired t-test, {level}, power {found.power:g}"
     lines = [test]
-    if found.difference is not None:
+    if found.difference == 0:
+        lines.append("  their mean difference is 0: give the --difference to plan for")
+    elif found.difference is not None:
         what = f"a difference of {abs(found.difference):.4g}" + ("" if asked.difference else " (the one observed)")
         lines.append(f"  to show {what}: {_count(found.n)} pairs of runs")
         if found.sd_upper is not None:
