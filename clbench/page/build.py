@@ -66,10 +66,11 @@ def _terms(contents: Sequence[dict[str, Any]]) -> dict[str, Term]:
     """Everything the tables and figures name, in the order of the page."""
     keys: dict[str, Term] = {key: OTHERS[key] for key in ("rank", "strategy")}
     for board in contents:
-        keys.update({column["key"]: term_of(column["key"]) for column in (*board["columns"], *board["costs"])})
+        for item in (*board["columns"], *board["costs"]):
+            keys.setdefault(item["term"], term_of(item["term"]))
     for board in contents:
-        named = (*board["data"]["metrics"], *board["data"]["costs"])
-        keys.update({item["key"]: term_of(item["key"]) for item in named if item["key"] not in keys})
+        for item in (*board["data"]["metrics"], *board["data"]["costs"]):
+            keys.setdefault(item["term"], term_of(item["term"]))
     keys.update({key: OTHERS[key] for key in ("needs", "n", "chosen")})
     keys.update({f"mark-{key}": term for key, term in MARKS.items()})
     keys.update({f"needs-{key}": term for key, term in NEEDS.items()})

@@ -24,7 +24,7 @@ from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
 from clbench.page.details import row_details
 from clbench.page.series import ROWS, group_of, mean_matrix, points_per_curve, scale_of, series
 from clbench.page.text import DASH, MINUS, clean, number, seconds, short
-from clbench.page.wording import CHOSEN, NEEDS, metric_name, term_of
+from clbench.page.wording import CHOSEN, NEEDS, metric_name, term_key, term_of
 
 FIGURE_COSTS = ("seconds_train", "flops_train", "stored_bytes", "peak_memory_bytes", "parameters_trained")
 ONLY = {"exemplar-free": "exemplar-free", "no-task-boundaries": "no task boundaries", "no-oracle": "no oracles"}
@@ -68,8 +68,14 @@ def board_content(board: Board, place: int, metric: str) -> dict[str, Any]:
         "model": clean(board.model, 200),
         "budget": budget_text(board.budget),
         "chosen_on_test": board.chosen_on_test,
-        "columns": [{"key": key, "name": metric_name(key), "lower": lower_is_better(key)} for key in shown],
-        "costs": [{"key": key, "name": term_of(key).name, "lower": lower_is_better(key)} for key in costs],
+        "columns": [
+            {"key": key, "term": term_key(key), "name": metric_name(key), "lower": lower_is_better(key)}
+            for key in shown
+        ],
+        "costs": [
+            {"key": key, "term": term_key(key), "name": term_of(key).name, "lower": lower_is_better(key)}
+            for key in costs
+        ],
         "rows": rows,
         "runs": len(records),
         "remarks": _remarks(board),
@@ -234,8 +240,10 @@ def _figures(board: Board, groups: Sequence[Any], metric: str, records: Sequence
         "direction": board.direction,
         "scale": scale,
         "metric": metric,
-        "metrics": [{"key": key, "name": metric_name(key), "lower": lower_is_better(key)} for key in keys],
-        "costs": [{"key": key, "name": term_of(key).name} for key in costs],
+        "metrics": [
+            {"key": key, "term": term_key(key), "name": metric_name(key), "lower": lower_is_better(key)} for key in keys
+        ],
+        "costs": [{"key": key, "term": term_key(key), "name": term_of(key).name} for key in costs],
         "tasks": [clean(task["name"], 60) for task in tasks],
         "sets": [{"name": clean(name, 60), "owner": names[name]} for name in order],
         "rows": rows,

@@ -1,7 +1,6 @@
 // Scores over the steps, and the stability gap after every switch, for the rows chosen in the legend.
 
 const MOST_CHOSEN = 8;
-const PANELS = 11;
 
 function chosenRows(board) {
   return [...board.chosen].map(([row, slot]) => ({ row, slot, ...board.data.rows[row] }))
@@ -162,9 +161,10 @@ function gapFigure(board) {
     const curves = found.flatMap((found_) => Object.values(found_));
     let [low, high] = bounds(curves);
     [low, high] = padded(Math.min(0, low), Math.max(0, high));
-    const shown = all ? switches : switches.slice(0, switches.length > PANELS + 1 ? PANELS : switches.length);
+    const columns = Math.max(1, Math.min(switches.length + (switches.length > 1), Math.floor(fig.body.clientWidth / 210)));
+    const few = switches.length < Math.max(3 * columns, 6) ? switches.length : Math.max(2 * columns - 1, 5);
+    const shown = all ? switches : switches.slice(0, few);
     const panels = [...(switches.length > 1 ? ['mean'] : []), ...shown];
-    const columns = Math.max(1, Math.min(panels.length, Math.floor(fig.body.clientWidth / 210)));
     const width = Math.floor((fig.body.clientWidth - 6 * (columns - 1)) / columns);
     const ticks = niceTicks(low, high, 4);
     const holder = make('div', { class: 'panels' });

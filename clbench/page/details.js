@@ -3,7 +3,7 @@
 function facts(title, pairs, code) {
   if (!pairs.length) return null;
   return make('section', {}, make('h4', {}, title), make('dl', { class: 'facts-list' }, pairs.map(([key, value]) =>
-    make('div', {}, make('dt', {}, name(key)), make('dd', {}, code ? make('code', {}, value) : name(value))))));
+    make('div', {}, make('dt', {}, name(key)), make('dd', {}, code && /^[0-9a-f]+$/.test(value) ? make('code', {}, value) : name(value))))));
 }
 
 function copyButton(text) {
@@ -35,10 +35,10 @@ function table(caption, heads, rows) {
 function detailsOf(board, place) {
   const row = board.data.rows[place];
   const d = row.details;
-  const several = d.commands.length > 1;
+  const several = d.runs.length > 1;
   const metrics = board.data.metrics.filter((m) => row.metrics[m.key]).map((m) => {
     const [mean, low, high, n] = row.metrics[m.key];
-    return [make('a', { class: 'term', href: `#def-${m.key}`, 'data-term': m.key }, m.name), fixed(mean, 4), low == null ? '–' : `${fixed(low, 4)} … ${fixed(high, 4)}`, String(n)];
+    return [make('a', { class: 'term', href: `#def-${m.term}`, 'data-term': m.term }, m.name), fixed(mean, 4), low == null ? '–' : `${fixed(low, 4)} … ${fixed(high, 4)}`, String(n)];
   });
   return make('div', { class: 'details' },
     row.summary && make('p', { class: 'summary' }, name(row.summary)),
@@ -53,8 +53,8 @@ function detailsOf(board, place) {
       facts('Settings of the stream', d.settings.stream),
       facts('Settings of the run', d.settings.run)),
     metrics.length ? table('All metrics', ['metric', 'mean', '95 % interval', 'runs'], metrics) : null,
-    d.runs.length ? table('Runs', ['run', 'order seed', 'seed', 'average', 'finished (UTC)', 'final state', 'standing'],
-      d.runs.map((run) => [run.run, String(run.order_seed), String(run.seed), fixed(run.average, 4), run.finished, make('code', {}, run.state), run.standing || '–'])) : null,
+    d.runs.length ? table('Runs', ['run', 'order seed', 'seed', 'average', 'finished (UTC)', 'standing', 'task order', 'specification', 'initial weights', 'final state'],
+      d.runs.map((run) => [run.run, String(run.order_seed), String(run.seed), fixed(run.average, 4), run.finished.replace('T', ' ').replace('Z', ''), run.standing || '–', ...run.prints.map((print) => make('code', { class: 'hash', tabindex: 0, title: print }, print))])) : null,
     d.failed.length ? table('Diverged runs', ['run', 'order seed', 'seed', 'what happened'], d.failed.map((run) => [run.run, String(run.order_seed), String(run.seed), run.error])) : null);
 }
 

@@ -15,6 +15,17 @@ MOST_WARNINGS = 20
 MOST_VALUES = 12
 SPEC = ("backbone", "head", "tune", "eval_grid", "precision", "compile", "channels_last", "budget", "chosen_on")
 ENVIRONMENT = ("device", "gpu", "processor", "threads", "precision", "channels_last", "compile", "python", "platform")
+PRINTS = {
+    "data (content)": ("stream", "content"),
+    "task order": ("stream", "order"),
+    "specification": ("spec_hash",),
+    "strategy source": ("strategy", "source_hash"),
+    "stream source": ("stream", "source_hash"),
+    "initial weights": ("model", "weights_sha256"),
+    "final state": ("state_hash",),
+}
+OF_RUNS = ("task order", "specification", "initial weights", "final state")
+SEE_RUNS = "differs from run to run: see below"
 Facts = list[list[str]]
 
 
@@ -39,16 +50,20 @@ def _commands(records: Sequence[Record]) -> list[str]:
 
 
 def _fingerprints(records: Sequence[Record]) -> Facts:
-    found: dict[str, list[Any]] = {
-        "data (content)": [record["stream"]["content"] for record in records],
-        "task order": [record["stream"]["order"] for record in records],
-        "specification": [record["spec_hash"] for record in records],
-        "strategy source": [record["strategy"]["source_hash"] for record in records],
-        "stream source": [record["stream"]["source_hash"] for record in records],
-        "initial weights": [(record["model"] or {}).get("weights_sha256") for record in records],
-        "final state": [record["state_hash"] for record in records],
-    }
-    return _facts(found)
+    """Those that all runs share; of the others, that they are with the runs."""
+    found = {name: {value for record in records if (value := _print(record, name))} for name in PRINTS}
+    return [
+        [name, clean(next(iter(values)), 200) if len(values) == 1 else SEE_RUNS]
+        for name, values in found.items()
+        if values
+    ]
+
+
+def _print(record: Record, name: str) -> str:
+    value: Any = record
+    for key in PRINTS[name]:
+        value = (value or {}).get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _environment(records: Sequence[Record]) -> Facts:
@@ -91,7 +106,7 @@ def _run(record: Record) -> dict[str, Any]:
         "seed": record["spec"]["seed"],
         "average": average if isinstance(average, (int, float)) else None,
         "finished": clean(record["finished"] or "", 40),
-        "state": clean((record["state_hash"] or "")[:12]),
+        "prints": [clean(_print(record, name), 200) for name in OF_RUNS],
         "standing": _standing(record),
     }
 

@@ -1,5 +1,7 @@
 // Cost against score: every row a point, and the front of those that nothing cheaper beats.
 
+const NAMED = 24; // with more points than these, only those of the front and of chosen rows bear names
+
 function paretoFigure(board) {
   const { data } = board;
   if (!data.costs.length || !data.metrics.length || data.rows.length < 2) return null;
@@ -72,7 +74,8 @@ function spanOf(points) {
 function frontOf(points, lower) {
   const better = (a, b) => (lower ? a < b : a > b);
   const front = [];
-  for (const p of [...points].sort((a, b) => a.x - b.x || (lower ? a.y - b.y : b.y - a.y))) {
+  const named = points.filter((p) => points.length <= NAMED || weight(p) < 2);
+  for (const p of [...named].sort((a, b) => a.x - b.x || (lower ? a.y - b.y : b.y - a.y))) {
     if (!front.length || better(p.y, front[front.length - 1].y)) front.push(p);
   }
   return front;
@@ -93,7 +96,8 @@ function label(board, plot, points, front) {
   const free = (box) => box.x >= plot.left && box.x + box.w <= plot.left + plot.w + 12 && box.y >= plot.top - 8 && box.y + box.h <= plot.top + plot.h
     && !taken.some((t) => box.x < t.x + t.w && t.x < box.x + box.w && box.y < t.y + t.h && t.y < box.y + box.h);
   const weight = (p) => (front.includes(p) ? 0 : board.chosen.has(p.i) ? 1 : 2);
-  for (const p of [...points].sort((a, b) => weight(a) - weight(b) || a.i - b.i)) {
+  const named = points.filter((p) => points.length <= NAMED || weight(p) < 2);
+  for (const p of [...named].sort((a, b) => weight(a) - weight(b) || a.i - b.i)) {
     const text = p.row.label.length > 30 ? `${p.row.label.slice(0, 29)}…` : p.row.label;
     const w = text.length * 6.1 + 4;
     const [x, y] = [plot.X(p.x), plot.Y(p.y)];

@@ -1,13 +1,16 @@
 """The curves and matrices of a row, thinned to the points that matter and rounded, as small integers for the page.
 
-Every curve keeps at most `MOST` points: the first and last, and the lowest and highest of each stretch between, so that
-no trough is lost. A board's single sets and switches share a budget of `POINTS` points; where they would need more,
-they keep fewer each. Only the first `ROWS` rows of a board, and the first `RUNS` runs of a row, are drawn.
+A curve keeps about `MOST` points: the first and last, and the lowest and highest of each stretch between, so that no
+trough is lost; of the average, these of every task. A board's single sets and switches share a budget of `POINTS`
+points; where they would need more, they keep fewer each. Only the first `ROWS` rows of a board, and the first `RUNS`
+runs of a row, are drawn.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +59,7 @@ def series(group: GroupCurves, sets: Mapping[str, int], most: int, scale: int) -
         "runs": group.runs,
         "start": group.start,
         "ends": list(group.ends),
-        "average": None if average is None else _packed(average, MOST, scale, band=group.runs > 1),
+        "average": None if average is None else _packed(average, MOST, scale, group.runs > 1, group.ends),
         "sets": {sets[name]: _packed(c, most, scale) for name, c in group.scores.items() if name in sets},
         "changes": {k: _packed(c, most, scale, band=group.runs > 1) for k, c in group.changes.items()},
         "held_out_changes": {k: _packed(c, most, scale) for k, c in group.held_out_changes.items()},
@@ -100,22 +103,24 @@ def _mean_rows(rows: Sequence[Sequence[float | None]], scale: int) -> list[int |
     return means
 
 
-def _packed(curve: Curve, most: int, scale: int, band: bool = False) -> list[list[int]]:
-    """[steps, mean] or [steps, mean, low, high]."""
-    kept = _kept(curve.mean, most)
+def _packed(curve: Curve, most: int, scale: int, band: bool = False, cuts: Sequence[int] = ()) -> list[list[int]]:
+    """[steps, mean] or [steps, mean, low, high]. cuts: steps at which tasks end; every task keeps some points."""
+    kept = _kept(curve.steps, curve.mean, most, cuts)
     columns = [curve.mean, curve.low, curve.high] if band else [curve.mean]
     return [[int(curve.steps[i]) for i in kept], *([round(column[i] * scale) for i in kept] for column in columns)]
 
 
-def _kept(values: Sequence[float], most: int) -> Sequence[int]:
+def _kept(steps: Sequence[int], values: Sequence[float], most: int, cuts: Sequence[int] = ()) -> Sequence[int]:
     """Indices of the points that stay."""
-    n = len(values)
-    if n <= most:
-        return range(n)
-    kept = {0, n - 1}
-    stretches = max(1, (most - 2) // 2)
-    for i in range(stretches):
-        stretch = range(i * n // stretches, (i + 1) * n // stretches)
-        kept.add(min(stretch, key=values.__getitem__))
-        kept.add(max(stretch, key=values.__getitem__))
+    if len(values) <= most:
+        return range(len(values))
+    edges = sorted({0, *(bisect_right(steps, cut) for cut in cuts), len(values)})
+    pieces = list(itertools.pairwise(edges))
+    kept: set[int] = set()
+    for first, end in pieces:
+        kept |= {first, end - 1}
+        stretches = max(1, (most // len(pieces) - 2) // 2)
+        bounds = [first + i * (end - first) // stretches for i in range(stretches + 1)]
+        for stretch in (range(low, high) for low, high in itertools.pairwise(bounds) if low < high):
+            kept |= {min(stretch, key=values.__getitem__), max(stretch, key=values.__getitem__)}
     return sorted(kept)

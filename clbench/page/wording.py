@@ -69,7 +69,12 @@ MARKS = {
 
 def metric_name(key: str) -> str:
     """`gap_depth` as `gap depth`; a prefix or weights stay."""
-    return key.replace("_", " ")
+    return key.replace("_", " ").replace(":", ": ").replace("[", " [")
+
+
+def term_key(key: str) -> str:
+    """Under which key the page explains a metric or a cost: `average` also for `loss:average` and `average[train]`."""
+    return key if key in COSTS else base_key(key)
 
 
 def term_of(key: str) -> Term:
