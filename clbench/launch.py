@@ -20,6 +20,7 @@ from clbench.engine.processes import processes_for, within_torchrun
 from clbench.engine.reporter import Reporter
 from clbench.engine.saving import final_state_hash
 from clbench.engine.session import Diverged, Session
+from clbench.engine.world import ALONE
 from clbench.errors import ClbenchError, Interrupted, RunFailed, UserError
 from clbench.files import disk_error
 from clbench.record import Record, now, opening_record, read_record, strategy_label, write_record
@@ -234,7 +235,7 @@ def _same_conditions(before: Record, after: Record, folder: Path) -> None:
     }
     old, new = before["environment"], after["environment"]
     pairs |= {key: (old[key], new[key]) for key in ("device", "precision", "threads", "channels_last", "compile")}
-    pairs |= {key: (old.get(key, alone), new[key]) for key, alone in (("devices", 1), ("sync_bn", False))}
+    pairs |= {key: (old.get(key, alone), new[key]) for key, alone in ALONE.items()}
     names = sorted(old["versions"].keys() | new["versions"].keys())
     pairs |= {f"package {n}": (old["versions"].get(n), new["versions"].get(n)) for n in names}
     for what, (was, is_now) in pairs.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clbench.board_records import VERIFIED, last_verdict
+from clbench.engine.world import ALONE
 from clbench.errors import UserError, did_you_mean
 from clbench.metrics.definitions import BETTER, DEFINITIONS, GAIN, base_key
 from clbench.record import Record
@@ -183,7 +184,7 @@ def row_settings(record: Record) -> dict[str, Any]:
         **spec["strategy_settings"],
         "eval_grid": spec["eval_grid"],
         **{key: record["environment"][key] for key in ENVIRONMENT},
-        "devices": record["environment"].get("devices") or 1,
+        **{key: record["environment"].get(key, alone) for key, alone in ALONE.items()},
         "chosen_on": spec["chosen_on"],
     }
 

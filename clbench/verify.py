@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clbench.differences import RowDifferences, json_differences, row_differences, shown
+from clbench.engine.world import ALONE
 from clbench.errors import RunFailed, UserError
 from clbench.metrics import compute
 from clbench.record import Record, read_record
@@ -173,6 +174,7 @@ def changed_conditions(record: Record, again: Record) -> list[str]:
     """Conditions of byte-identity in which two runs differ, one line each."""
     old, new = record["environment"], again["environment"]
     pairs = {name: (old[name], new[name]) for name in CONDITIONS}
+    pairs |= {name: (old.get(name, alone), new.get(name, alone)) for name, alone in ALONE.items()}
     names = sorted(old["versions"].keys() | new["versions"].keys())
     pairs |= {name: (old["versions"].get(name), new["versions"].get(name)) for name in names}
     return [f"{name}: was {was}, is {now}" for name, (was, now) in pairs.items() if was != now]

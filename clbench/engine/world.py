@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from clbench.errors import UserError
 
+ALONE = {"devices": 1, "sync_bn": False}  # what records say of one device, also those that do not mention it
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
