@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,31 +31,31 @@ class Probe:
 
 def probe_run(spec: RunSpec, cap: float) -> Probe:
     """Probe a run for `cap` seconds at most (start of the process and reading of data included), then stop it."""
+    from clbench.sweeps.processes import start_server
+
+    start_server([spec])
     with tempfile.TemporaryDirectory(prefix="clbench-probe-") as folder:
-        answer = Path(folder) / "answer.json"
-        task = {"spec": spec.model_dump(mode="json"), "until": time.time() + cap, "answer": str(answer)}
-        threads = str(spec.threads or 1)
-        environment = {**os.environ, "CLBENCH_TRACKING": "off", "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        child = subprocess.Popen(
-            [sys.executable, "-m", "clbench.sweeps.probe"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,  # an interrupt of the sweep is the parent's to handle
-        )
+        task = {
+            "spec": spec.model_dump(mode="json"),
+            "until": time.time() + cap,
+            "folder": folder,
+            "place": str(Path.cwd()),
+            "environment": _environment(spec.threads or 1),
+        }
+        child = multiprocessing.get_context("forkserver").Process(target=_child, args=(task,))
+        child.start()
         try:
-            child.communicate(json.dumps(task).encode(), timeout=cap + GRACE)
-        except subprocess.TimeoutExpired:
-            return Probe(None, None, "unknown", f"no figure within {cap:.0f} s")
+            child.join(cap + GRACE)
+            ended = child.exitcode is not None
         finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
+            child.kill()
+            child.join()
+        if not ended:
+            return Probe(None, None, "unknown", f"no figure within {cap:.0f} s")
         try:
-            found = json.loads(answer.read_text(encoding="utf-8"))
+            found = json.loads((Path(folder) / "answer.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return Probe(None, None, "unknown", f"its process ended with code {child.returncode}")
+            return Probe(None, None, "unknown", f"its process ended with code {child.exitcode}")
     return Probe(found["seconds"], found["memory"], "probe" if found["seconds"] else "unknown", found["problem"])
 
 
@@ -87,17 +87,23 @@ def measure(spec: RunSpec, folder: Path, until: float) -> dict[str, Any]:
     return {"seconds": seconds, "memory": peak_memory_bytes(), "problem": problem}
 
 
-def main() -> None:
-    """The child: the task on stdin as JSON, the answer into the file it names."""
-    task = json.loads(sys.stdin.read())
-    answer = Path(task["answer"])
+def _environment(threads: int) -> dict[str, str]:
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, str(threads))}
+
+
+def _child(task: Mapping[str, Any]) -> None:
+    """The probe's process: silent, and in the place and environment of its parent."""
+    folder = Path(task["folder"])
+    os.chdir(task["place"])
+    os.environ.clear()
+    os.environ.update(task["environment"])
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(silence, stream)
     try:
-        found = measure(make_spec(task["spec"]), answer.parent, task["until"])
+        found = measure(make_spec(task["spec"]), folder, task["until"])
     except Exception as error:
         problem = str(error) if isinstance(error, ClbenchError) else f"{type(error).__name__}: {error}"
         found = {"seconds": None, "memory": None, "problem": " ".join(problem.split())}
-    answer.write_text(json.dumps(found), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    (folder / "answer.json").write_text(json.dumps(found), encoding="utf-8")

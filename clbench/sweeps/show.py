@@ -145,13 +145,14 @@ def _sums(plan: Plan, estimates: Estimate, jobs: int) -> list[str]:
     found = totals(plan, estimates, jobs)
     lines = [f"{found.runs} runs: {found.done} done, {found.resume} to resume, {found.start} to run"]
     if found.resume + found.start:
-        unknown = f", and {found.unknown} of unknown length" if found.unknown else ""
-        wall = duration(found.wall_seconds) if found.unknown < found.resume + found.start else "unknown"
-        lines.append(
-            f"about {wall} with {jobs} job{'s' if jobs != 1 else ''} at a time{unknown}; "
-            f"{duration(found.cpu_seconds)} of processor time; "
-            f"memory: {size(found.memory) if found.memory is not None else 'unknown'} together"
-        )
+        at_a_time = f"with {jobs} job{'s' if jobs != 1 else ''} at a time"
+        memory = f"memory: {size(found.memory) if found.memory is not None else 'unknown'} together"
+        if found.unknown == found.resume + found.start:
+            lines.append(f"nothing is known of their time; {memory}")
+        else:
+            more = f", and {found.unknown} more of unknown length" if found.unknown else ""
+            cpu = f"{duration(found.cpu_seconds)} of processor time"
+            lines.append(f"about {duration(found.wall_seconds)} {at_a_time}{more}; {cpu}; {memory}")
     return [*lines, *(f"note: {text}" for text in (*plan.notes, *estimates.notes))]
 
 
