@@ -8,25 +8,13 @@ from typing import Any
 
 from clbench.board_filter import COST_OF
 from clbench.board_filter import ONLY as FILTERS
-from clbench.leaderboard import (
-    COLUMNS,
-    COSTS,
-    TRUE_NEEDS,
-    Board,
-    Row,
-    Value,
-    lower_is_better,
-    metric_keys,
-    metric_value,
-    plain,
-)
-from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
+from clbench.leaderboard import COLUMNS, COSTS, TRUE_NEEDS, Board, Row, Value, metric_value, plain
 from clbench.page.details import row_details
-from clbench.page.series import ROWS, group_of, mean_matrix, points_per_curve, scale_of, series
+from clbench.page.figures import column, figures, is_count, mean_of
+from clbench.page.series import ROWS, group_of
 from clbench.page.text import DASH, MINUS, clean, number, seconds, short
-from clbench.page.wording import CHOSEN, NEEDS, metric_name, term_key, term_of
+from clbench.page.wording import CHOSEN, NEEDS
 
-FIGURE_COSTS = ("seconds_train", "flops_train", "stored_bytes", "peak_memory_bytes", "parameters_trained")
 ONLY = {"exemplar-free": "exemplar-free", "no-task-boundaries": "no task boundaries", "no-oracle": "no oracles"}
 BAR = 76  # width of an interval's picture, in its own units
 FORMATS: dict[str, Callable[[float | None], str]] = {
@@ -45,11 +33,11 @@ def board_content(board: Board, place: int, metric: str) -> dict[str, Any]:
     records = [record for row in board.rows for _, record in row.runs]
     shown = [
         metric,
-        *(key for key in COLUMNS if key != metric and any(_mean(row, key) is not None for row in board.rows)),
+        *(key for key in COLUMNS if key != metric and any(mean_of(row, key) is not None for row in board.rows)),
     ]
-    costs = [key for key in COSTS if any(_mean(row, key) is not None for row in board.rows)]
+    costs = [key for key in COSTS if any(mean_of(row, key) is not None for row in board.rows)]
     groups = [group_of([folder for folder, _ in row.runs], board.direction) for row in board.rows[:ROWS]]
-    data = _figures(board, groups, metric, records)
+    data = figures(board, groups, metric)
     spread = _spread([row.value(metric) for row in board.rows])
     placings = rank(board.rows, metric).placings
     rows = []
@@ -68,14 +56,8 @@ def board_content(board: Board, place: int, metric: str) -> dict[str, Any]:
         "model": clean(board.model, 200),
         "budget": budget_text(board.budget),
         "chosen_on_test": board.chosen_on_test,
-        "columns": [
-            {"key": key, "term": term_key(key), "name": metric_name(key), "lower": lower_is_better(key)}
-            for key in shown
-        ],
-        "costs": [
-            {"key": key, "term": term_key(key), "name": term_of(key).name, "lower": lower_is_better(key)}
-            for key in costs
-        ],
+        "columns": [column(key) for key in shown],
+        "costs": [column(key) for key in costs],
         "rows": rows,
         "runs": len(records),
         "remarks": _remarks(board),
@@ -152,8 +134,7 @@ def cell(value: Value, key: str, runs: int) -> dict[str, Any]:
     estimate = value.estimate
     if estimate is None:
         return {"text": DASH, "half": "", "left_out": "", "sort": ""}
-    definition = DEFINITIONS.get(base_key(key))
-    digits = 1 if definition is not None and definition.sign == COUNT else 3
+    digits = 1 if is_count(key) else 3
     half = estimate.half_width
     return {
         "text": number(estimate.mean, digits),
@@ -204,63 +185,3 @@ def _remarks(board: Board) -> list[str]:
                 "left out"
             )
     return remarks
-
-
-def _figures(board: Board, groups: Sequence[Any], metric: str, records: Sequence[Any]) -> dict[str, Any]:
-    """The data of a board's figures; a row without curves or beyond the first `ROWS` has None there."""
-    first = records[0] if records else None
-    names: dict[str, int | None] = {}
-    for group in groups:
-        if group:
-            for name, owner in group.owners.items():
-                names.setdefault(name, owner)
-    order = sorted(names, key=lambda name: (names[name] is None, names[name] or 0))
-    place = {name: i for i, name in enumerate(order)}
-    values = [v for g in groups if g for c in g.scores.values() for v in (min(c.mean), max(c.mean))]
-    scale, most = scale_of(values), points_per_curve(groups)
-    curves = [series(g, place, most, scale) if g else None for g in groups]
-    keys = list(dict.fromkeys([metric, *COLUMNS, *metric_keys(records)]))
-    keys = [key for key in keys if any(_mean(row, key) is not None for row in board.rows)]
-    costs = [key for key in FIGURE_COSTS if any(_mean(row, key) is not None for row in board.rows)]
-    rows = []
-    for i, row in enumerate(board.rows):
-        rows.append(
-            {
-                "label": clean(row.label, 160),
-                "summary": clean(row.summary, 400),
-                "metrics": {key: _numbers(row.value(key)) for key in keys},
-                "costs": {key: _mean(row, key) for key in costs},
-                "curves": curves[i] if i < len(curves) else None,
-                "matrix": mean_matrix([record for _, record in row.runs], scale) if i < ROWS else None,
-            }
-        )
-    tasks = first["stream"]["tasks"] if first else []
-    return {
-        "primary": clean(board.primary, 60),
-        "direction": board.direction,
-        "scale": scale,
-        "metric": metric,
-        "metrics": [
-            {"key": key, "term": term_key(key), "name": metric_name(key), "lower": lower_is_better(key)} for key in keys
-        ],
-        "costs": [{"key": key, "term": term_key(key), "name": term_of(key).name} for key in costs],
-        "tasks": [clean(task["name"], 60) for task in tasks],
-        "sets": [{"name": clean(name, 60), "owner": names[name]} for name in order],
-        "rows": rows,
-    }
-
-
-def _numbers(value: Value) -> list[float | int | None] | None:
-    """[mean, low, high, n], six digits."""
-    estimate = value.estimate
-    if estimate is None:
-        return None
-    return [
-        *(None if x is None else float(f"{x:.6g}") for x in (estimate.mean, estimate.low, estimate.high)),
-        estimate.n,
-    ]
-
-
-def _mean(row: Row, key: str) -> float | None:
-    estimate = row.value(key).estimate
-    return float(f"{estimate.mean:.6g}") if estimate else None

@@ -38,7 +38,7 @@ function detailsOf(board, place) {
   const several = d.runs.length > 1;
   const metrics = board.data.metrics.filter((m) => row.metrics[m.key]).map((m) => {
     const [mean, low, high, n] = row.metrics[m.key];
-    return [make('a', { class: 'term', href: `#def-${m.term}`, 'data-term': m.term }, m.name), fixed(mean, 4), low == null ? '–' : `${fixed(low, 4)} … ${fixed(high, 4)}`, String(n)];
+    return [make('a', { class: 'term', href: `#def-${m.term}`, 'data-term': m.term }, m.name), fixed(mean, m.digits), low == null ? '–' : `${fixed(low, m.digits)} … ${fixed(high, m.digits)}`, String(n)];
   });
   return make('div', { class: 'details' },
     row.summary && make('p', { class: 'summary' }, name(row.summary)),

@@ -38,7 +38,7 @@ def row_details(row: Row) -> dict[str, Any]:
         "environment": _environment(records),
         "settings": _settings(records),
         "warnings": _warnings(records),
-        "runs": [_run(record) for record in records],
+        "runs": [_run(record) for record in sorted(records, key=_place)],
         "failed": [_failure(record) for _, record in row.failures],
     }
 
@@ -96,6 +96,10 @@ def _warnings(records: Sequence[Record]) -> list[str]:
     ]
     more = len(texts) - MOST_WARNINGS
     return texts[:MOST_WARNINGS] + ([f"and {more} more (see the records)"] if more > 0 else [])
+
+
+def _place(record: Record) -> tuple[int, int]:
+    return record["spec"]["order_seed"], record["spec"]["seed"]
 
 
 def _run(record: Record) -> dict[str, Any]:

@@ -1,0 +1,84 @@
+"""The data that a board's figures are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from clbench.leaderboard import COLUMNS, Board, Row, Value, lower_is_better, metric_keys
+from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
+from clbench.page.series import ROWS, mean_matrix, points_per_curve, scale_of, series
+from clbench.page.text import clean
+from clbench.page.wording import COSTS, metric_name, term_key, term_of
+
+if TYPE_CHECKING:
+    from clbench.curves import GroupCurves
+
+FIGURE_COSTS = ("seconds_train", "flops_train", "stored_bytes", "peak_memory_bytes", "parameters_trained")
+
+
+def figures(board: Board, groups: Sequence[GroupCurves | None], metric: str) -> dict[str, Any]:
+    """For JSON. groups: curves of the board's first rows, None where a row has none; rows beyond them have none."""
+    owners: dict[str, int | None] = {}
+    for group in groups:
+        for name, owner in group.owners.items() if group else ():
+            owners.setdefault(name, owner)
+    sets = sorted(owners, key=lambda name: (owners[name] is None, owners[name] or 0))
+    place = {name: i for i, name in enumerate(sets)}
+    scale = scale_of([v for g in groups if g for c in g.scores.values() for v in (min(c.mean), max(c.mean))])
+    most = points_per_curve(groups)
+    curves = [series(group, place, most, scale) if group else None for group in groups]
+    known = metric_keys(record for row in board.rows for _, record in row.runs)
+    keys = [key for key in dict.fromkeys([metric, *COLUMNS, *known]) if _any(board, key)]
+    costs = [key for key in FIGURE_COSTS if _any(board, key)]
+    return {
+        "primary": clean(board.primary, 60),
+        "direction": board.direction,
+        "scale": scale,
+        "metric": metric,
+        "metrics": [column(key) | {"digits": 1 if is_count(key) else 4} for key in keys],
+        "costs": [column(key) for key in costs],
+        "sets": [{"name": clean(name, 60), "owner": owners[name]} for name in sets],
+        "rows": [
+            {
+                "label": clean(row.label, 160),
+                "summary": clean(row.summary, 400),
+                "metrics": {key: _numbers(row.value(key)) for key in keys},
+                "costs": {key: mean_of(row, key) for key in costs},
+                "curves": curves[i] if i < len(curves) else None,
+                "matrix": mean_matrix([record for _, record in row.runs], scale) if i < ROWS else None,
+            }
+            for i, row in enumerate(board.rows)
+        ],
+    }
+
+
+def column(key: str) -> dict[str, Any]:
+    """A metric or a cost: its key, under which key it is explained, its name, and which way is better."""
+    name = term_of(key).name if key in COSTS else metric_name(key)
+    return {"key": key, "term": term_key(key), "name": name, "lower": lower_is_better(key)}
+
+
+def is_count(key: str) -> bool:
+    """Whether a metric counts something."""
+    definition = DEFINITIONS.get(base_key(key))
+    return definition is not None and definition.sign == COUNT
+
+
+def mean_of(row: Row, key: str) -> float | None:
+    """The mean of a metric or a cost, six digits."""
+    estimate = row.value(key).estimate
+    return float(f"{estimate.mean:.6g}") if estimate else None
+
+
+def _any(board: Board, key: str) -> bool:
+    return any(row.value(key).estimate for row in board.rows)
+
+
+def _numbers(value: Value) -> list[float | int | None] | None:
+    """[mean, low, high, n], six digits."""
+    estimate = value.estimate
+    if estimate is None:
+        return None
+    ends = (estimate.mean, estimate.low, estimate.high)
+    return [*(None if end is None else float(f"{end:.6g}") for end in ends), estimate.n]
