@@ -1,21 +1,18 @@
-"""What may stand on one board, what is averaged, what is counted once, and how it is printed."""
+"""What may stand on one board, what is averaged, what is counted once, and what is left out."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clbench.cli.leaderboard import leaderboard_command
+from clbench.board_filter import ONLY, Filter
+from clbench.board_records import board_records
 from clbench.errors import UserError
 from clbench.leaderboard import lower_is_better, make_boards
+from clbench.record import read_record, write_record
 
 Make = Callable[..., dict[str, Any]]
 
@@ -88,7 +85,9 @@ def test_settings_part_rows_and_only_differences_are_shown(run: Any) -> None:
     assert found[0].label == "finetune lr=0.5"
 
 
-@pytest.mark.parametrize("place", ["spec.eval_grid", "environment.precision", "strategy.version", "spec.strategy"])
+@pytest.mark.parametrize(
+    "place", ["spec.eval_grid", "environment.precision", "environment.devices", "strategy.version", "spec.strategy"]
+)
 def test_what_changes_the_numbers_parts_rows(run: Any, place: str) -> None:
     other = {"strategy.version": 2}.get(place, "bf16")
     assert len(rows([run(), run(**{"spec.seed": 1, place: other})])) == 2
@@ -186,66 +185,106 @@ def test_incomplete_records_are_named_and_passed_over(run: Any) -> None:
     assert len(said) == 1 and str(damaged[0]) in said[0]
 
 
-def test_real_runs_as_json(finished_results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    leaderboard_command("split-digits", None, "json", None, finished_results)
-    found = json.loads(capsys.readouterr().out)
-    by_name = {row["strategy"]: row for row in found}
-    assert {name: row["n"] for name, row in by_name.items()} == {"finetune": 2, "replay": 2, "nmc": 1}
-    assert by_name["nmc"]["model"] != by_name["replay"]["model"]
-    assert by_name["replay"]["needs"]["stores_samples"] is True
-    assert by_name["nmc"]["metrics"]["average"]["low"] is None
-    own = [json.loads((Path(folder) / "record.json").read_text()) for folder in by_name["replay"]["runs"]]
-    expected = sum(record["metrics"]["average"] for record in own) / 2
-    assert by_name["replay"]["metrics"]["average"]["mean"] == pytest.approx(expected)
-    assert by_name["replay"]["cost"]["stored_bytes"]["mean"] > 0
+STAMP = {"when": "2026-01-01T00:00:00Z", "clbench": "0", "rows": 1, "largest_difference": 0.0, "changed": []}
 
 
-def test_real_runs_as_a_table_and_markdown(finished_results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    leaderboard_command(None, "forgetting", "table", None, finished_results)
-    table = capsys.readouterr().out
-    assert table.index("replay") < table.index("finetune")
-    assert "S stores samples" in table and "±" in table and "published" in table
-    leaderboard_command(None, "forgetting", "md", None, finished_results)
-    lines = capsys.readouterr().out.splitlines()
-    head = next(line for line in lines if line.startswith("| #"))
-    assert head.split(" | ")[1:3] == ["strategy", "forgetting"]
-    assert {line.count("|") for line in lines if line.startswith("| 1")} == {head.count("|")}
+def stamped(*verdicts: str) -> list[dict[str, Any]]:
+    return [{**STAMP, "verdict": verdict, "faults": 0, "first_fault": None} for verdict in verdicts]
 
 
-def test_csv_is_one_line_a_row(finished_results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    leaderboard_command(None, "average", "csv", None, finished_results)
-    found = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert len(found) == 3
-    replay = next(row for row in found if row["strategy"] == "replay")
-    assert float(replay["average_low"]) < float(replay["average_mean"]) < float(replay["average_high"])
-    assert replay["average_n"] == "2" and "stores_samples" in replay["needs"]
+def test_verified_runs_are_those_whose_latest_repetition_gave_the_same(run: Any) -> None:
+    stamps = [stamped("identical"), stamped("differs", "within tolerance"), stamped("identical", "differs"), []]
+    (row,) = rows([run(**{"spec.seed": seed, "verification": stamp}) for seed, stamp in enumerate(stamps)])
+    assert (len(row.runs), row.verified, row.refuted, row.imported) == (4, 2, 1, 0)
 
 
-@pytest.mark.parametrize(("suffix", "start"), [("md", "## "), ("csv", "stream,"), ("json", "["), ("txt", "split-")])
-def test_the_files_name_chooses_the_format(finished_results: Path, tmp_path: Path, suffix: str, start: str) -> None:
-    leaderboard_command(None, None, "table", tmp_path / f"board.{suffix}", finished_results)
-    assert (tmp_path / f"board.{suffix}").read_text().startswith(start)
+def test_imported_runs_are_counted_and_not_verified_by_their_senders_stamps(run: Any) -> None:
+    (row,) = rows([run(origin={"archive": "a" * 64, "verification": stamped("identical")}), run(**{"spec.seed": 1})])
+    assert (row.imported, row.verified) == (1, 0)
 
 
-def test_no_runs_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    leaderboard_command(None, None, "json", None, tmp_path)
-    captured = capsys.readouterr()
-    assert json.loads(captured.out) == []
-    assert captured.err.count("\n") == 1 and "clbench run" in captured.err
+def test_edited_records_and_tables_are_left_out_with_one_line_each(run_copy: Callable[[str, int], Path]) -> None:
+    whole, edited, table = run_copy("finetune", 0), run_copy("finetune", 1), run_copy("replay", 0)
+    results = whole.parents[3]
+    text = (edited / "record.json").read_text()
+    average = read_record(edited)["metrics"]["average"]
+    (edited / "record.json").write_text(text.replace(str(average), str(average + 0.1)))
+    with (table / "evaluations.parquet").open("ab") as file:
+        file.write(b" ")
+    said: list[str] = []
+    kept = [folder for folder, _ in board_records(results, said.append)]
+    assert kept == [whole]
+    assert len(said) == 2 and all("edited after the run" in line for line in said)
+    said.clear()
+    assert list(board_records(results, said.append, stream="another"))  # of other streams no seal is checked
+    assert said == []
 
 
-def test_wrong_formats_and_places_are_one_line(finished_results: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="unknown format 'markdown'"):
-        leaderboard_command(None, None, "markdown", None, finished_results)
-    with pytest.raises(UserError, match="cannot write"):
-        leaderboard_command(None, None, "md", tmp_path / "absent" / "board.md", finished_results)
+def test_records_on_boards_are_whole_but_for_the_single_gaps(run_copy: Callable[[str, int], Path]) -> None:
+    folder = run_copy("replay", 1)
+    ((_, found),) = board_records(folder.parents[3])
+    expected = read_record(folder)
+    assert expected["metrics"].pop("gap")
+    assert found == expected
 
 
-def test_boards_need_no_heavy_package(finished_results: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from clbench.cli.leaderboard import leaderboard_command as show;"
-        f"show(None, None, 'json', None, Path({str(finished_results)!r}));"
-        "heavy = ('torch', 'mlflow', 'scipy.stats', 'pyarrow', 'pandas', 'jinja2', 'matplotlib');"
-        "sys.exit(any(name in sys.modules for name in heavy))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+def test_unfinished_runs_are_passed_over_without_a_word(run_copy: Callable[[str, int], Path]) -> None:
+    folder = run_copy("replay", 1)
+    write_record(folder, {**read_record(folder), "status": "interrupted"})
+    said: list[str] = []
+    assert list(board_records(folder.parents[3], said.append)) == [] == said
+
+
+@pytest.mark.parametrize("name", sorted(ONLY))
+def test_needs_are_filtered_as_declared(run: Any, name: str) -> None:
+    need, wanted, _ = ONLY[name]
+    other = {"spec.strategy": "other", "strategy.name": "other", f"strategy.needs.{need}": not wanted}
+    runs = [run(**{f"strategy.needs.{need}": wanted}), run(**other)]
+    found = make_boards(runs, choose=Filter(only=[name]))
+    assert [row.strategy for row in found[0].rows] == ["finetune"]
+    assert found[0].hidden == 1
+    silent = run(**{"spec.strategy": "silent", "strategy.name": "silent"})
+    del silent[1]["strategy"]["needs"][need]
+    assert make_boards([silent], choose=Filter(only=[name])) == []  # what is not declared is not known
+
+
+def test_a_budget_class_is_what_every_run_kept(run: Any) -> None:
+    small = seeds(run, [0.1, 0.2], **{"cost.stored_bytes": 100})
+    large = {"spec.strategy": "other", "strategy.name": "other", "spec.seed": 1}
+    mixed = [run(**large, **{"cost.stored_bytes": 100}), run(**{**large, "spec.seed": 2}, **{"cost.stored_bytes": 101})]
+    assert [row.strategy for row in rows([*small, *mixed], choose=Filter(limits={"memory": 100}))] == ["finetune"]
+    assert len(rows([*small, *mixed], choose=Filter(limits={"memory": 101}))) == 2
+    assert make_boards(small, choose=Filter(limits={"memory": 100, "steps": 0})) == []
+
+
+def test_boards_without_a_budget_can_be_asked_for(run: Any) -> None:
+    runs = [run(), run(**{"spec.budget": {"steps": 10}})]
+    assert [board.budget for board in make_boards(runs, choose=Filter(unlimited=True))] == [{}]
+
+
+def test_models_and_choices_are_filtered(run: Any) -> None:
+    runs = [run(), run(**{"spec.chosen_on": "validation", "spec.seed": 1}), run(**{"model.spec": "slim-resnet18"})]
+    (row,) = rows(runs, choose=Filter(chosen_on="validation"))
+    assert row.chosen_on == "validation"
+    assert {b.model for b in make_boards(runs, choose=Filter(model="slim-resnet18"))} == {"slim-resnet18"}
+    with pytest.raises(UserError, match="with model 'slim-resnet'; did you mean slim-resnet18"):
+        make_boards(runs, choose=Filter(model="slim-resnet"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"only": ["exemplarfree"]}, "unknown need 'exemplarfree'; did you mean exemplar-free"),
+        ({"chosen_on": "tests"}, "unknown choice 'tests'; did you mean test"),
+        ({"limits": {"flop": 1.0}}, "unknown limit 'flop'; did you mean flops"),
+    ],
+)
+def test_unknown_filters_are_one_line(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Filter(**arguments)
+
+
+def test_a_filter_says_what_it_keeps() -> None:
+    assert Filter().describe() == ""
+    chosen = Filter(["exemplar-free"], {"memory": 1e6}, True, "nothing", "mlp").describe()
+    assert chosen == "exemplar-free; at most memory 1e+06; no budget set; settings chosen on nothing; model mlp"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from clbench.cli.board_text import Shown, about, cells, header, name, notes, settings, title
+from clbench.cli.board_text import Shown, about, cells, clean, header, name, notes, settings, title
 from clbench.leaderboard import COSTS, TRUE_NEEDS, metric_keys
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def _plain_markdown(text: str) -> str:
 
 def safe_cell(value: Any) -> Any:
     """A value for CSV. Spreadsheets run text that begins with a formula's signs (OWASP, CSV injection)."""
-    if isinstance(value, str) and value.lstrip()[:1] in FORMULA:
-        return "'" + value
+    if isinstance(value, str):
+        text = clean(value)
+        return f"'{text}" if text.lstrip()[:1] in FORMULA else text
     return "" if value is None else value
