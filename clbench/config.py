@@ -35,5 +35,6 @@ def parse_config(kind: type[Config], values: dict[str, Any], owner: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "settings"
-        given = first.get("input")
-        raise UserError(f"{owner}: {where}={given!r}: {first['msg'].removeprefix('Value error, ')}") from None
+        given = repr(first.get("input"))
+        given = given if len(given) <= 100 else f"{given[:97]}..."
+        raise UserError(f"{owner}: {where}={given}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from clbench.engine.world import ALONE
 from clbench.errors import UserError
 from clbench.record import Record, strategy_label
 from clbench.runs import is_active, iter_records, status_of
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from clbench.stream import Stream
 
 Action = Literal["run", "resume", "done"]
-CONDITIONS = ("device", "precision", "threads", "channels_last", "compile")
+CONDITIONS = ("device", "devices", "sync_bn", "precision", "threads", "channels_last", "compile")
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,10 @@ class _Resolver:
     """Fills specifications in; streams are built once for each group of settings, and kept without their data."""
 
     def __init__(self, data_root: Path | None) -> None:
-        from clbench.registry import source_hash
-
         self.notes: list[str] = []
         self._data_root = data_root
         self._streams: dict[str, Stream] = {}
-        self._source_hash = source_hash
+        self._hashes: dict[type, str] = {}
 
     def resolve(self, run: SuiteRun) -> _Resolved:
         from clbench.models.tune import parse_tuning
@@ -126,6 +125,13 @@ class _Resolver:
             raise UserError(f"{run.place}: {error}") from None
         sources = {"strategy": self._source_hash(parts.strategy), "stream": self._source_hash(parts.recipe)}
         return _Resolved(run.place, spec, resources, sources, stream.content)
+
+    def _source_hash(self, kind: type) -> str:
+        from clbench.registry import source_hash
+
+        if kind not in self._hashes:
+            self._hashes[kind] = source_hash(kind)
+        return self._hashes[kind]
 
     def _stream(self, spec: RunSpec, parts: Parts) -> Stream:
         """Name, content and recommendations of the stream; not its tasks and sets."""
@@ -145,18 +151,20 @@ class _Resolver:
             raise UserError("resources: gpus are asked for with device: cpu; leave one of them out")
         if spec.device == "cuda" and not gpus:
             raise UserError("device: cuda needs resources: {gpus: 1}, or a share of one")
-        resources = Resources(run.resources.cpus, gpus, run.resources.memory)
-        fields = {"threads": resources.cpus, **machine_fields(spec, on_gpu=gpus > 0)}
+        if 0 < gpus < spec.devices:
+            raise UserError(f"devices: {spec.devices} needs as many gpus in resources, or none of them")
+        resources = Resources(max(run.resources.cpus, spec.devices), gpus, run.resources.memory)
+        fields = {"threads": resources.cpus // spec.devices, **machine_fields(spec, on_gpu=gpus > 0)}
         return spec.model_copy(update=fields), resources
 
     def _gpus(self, spec: RunSpec, wanted: Wanted) -> float:
-        """What is asked for; where nothing is, one GPU if the device leaves it open and the machine has one."""
+        """What is asked for; where nothing is, a GPU for each device if the machine has one and it is left open."""
         import torch
 
         here = torch.cuda.is_available()
         gpus = wanted.gpus
         if gpus is None:
-            gpus = 1.0 if spec.device == "cuda" or (spec.device == "auto" and here) else 0.0
+            gpus = float(spec.devices) if spec.device == "cuda" or (spec.device == "auto" and here) else 0.0
         if gpus and not here:
             self.notes.append("some runs ask for a GPU, and there is none on this machine")
         return gpus
@@ -229,7 +237,7 @@ def _condition(spec: RunSpec, record: Record) -> str | None:
     """What `resume` would refuse."""
     from clbench.engine.environment import package_versions
 
-    before = record.get("environment") or {}
+    before = ALONE | (record.get("environment") or {})
     for key in CONDITIONS:
         if before.get(key) != getattr(spec, key):
             return f"the {key.replace('_', ' ')}"
@@ -255,7 +263,7 @@ def _differences(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
 def _flat(spec: RunSpec) -> dict[str, Any]:
     """Settings under their own names; with `stream.` before those that the strategy has too."""
     own = ("strategy", "stream", "strategy_settings", "stream_settings")
-    left_out = (*own, "seed", "order_seed", "data_root", "threads", "device")
+    left_out = (*own, "seed", "order_seed", "data_root", "threads", "device", "devices", "sync_bn")
     flat = {key: value for key, value in spec.model_dump(mode="json").items() if key not in left_out}
     for key, value in spec.stream_settings.items():
         flat[f"stream.{key}" if key in spec.strategy_settings or key in flat else key] = value

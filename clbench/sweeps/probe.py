@@ -33,6 +33,8 @@ def probe_run(spec: RunSpec, cap: float) -> Probe:
     """Probe a run for `cap` seconds at most (start of the process and reading of data included), then stop it."""
     from clbench.sweeps.processes import start_server
 
+    if spec.devices > 1:
+        return Probe(None, None, "unknown", "a run on several devices is not probed")
     start_server([spec])
     with tempfile.TemporaryDirectory(prefix="clbench-probe-") as folder:
         task = {

@@ -218,10 +218,17 @@ class _Expansion:
         for value in given.values:
             check = json.dumps([entry.kind, entry.name, key, value], sort_keys=True)
             if check not in self._checked:
-                check_settings(entry, {key: value})
+                self._check_value(entry, key, value)
                 if key == "schedule" and isinstance(value, str):
                     check_schedule(value)
                 self._checked.add(check)
+
+    def _check_value(self, entry: Entry, key: str, value: Any) -> None:
+        try:
+            check_settings(entry, {key: value})
+        except UserError as error:
+            hint = f"; for a run with each of them, write grid: {{{key}: [...]}}" if isinstance(value, list) else ""
+            raise UserError(f"{error}{hint}") from None
 
     def _checked_spec(self, key: str, given: _Given) -> _Given:
         values = [_budget(value, given.layer.place) for value in given.values] if key == "budget" else given.values
@@ -284,7 +291,8 @@ class _Expansion:
             for layer in entry.layers:
                 for key in layer.values:
                     if key not in SPEC_KEYS and key not in self.known:
-                        hint = did_you_mean(key, {*SPEC_KEYS, *AXES, *self.known})
+                        names = {name for name in self.known if "." not in name}
+                        hint = did_you_mean(key, {*SPEC_KEYS, *AXES, *names})
                         raise UserError(
                             f"{layer.place}: no strategy or stream of the suite has a setting {key!r}{hint}"
                         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from clbench.errors import UserError, did_you_mean
 from clbench.quantities import parse_seeds
 
 LARGEST_FILE = 1_000_000
+MOST_LAYERS = 100
 AXES = {"strategies": "strategy", "streams": "stream", "seeds": "seed", "order_seeds": "order_seed"}
 """The plural of what an entry may have several of, and the key of a specification it stands for."""
 STRUCTURE = ("name", "extends", "grid", "resources")
@@ -76,8 +78,6 @@ def read_suite_text(path: Path) -> SuiteText:
     blocks: dict[str, tuple[_Source, dict[str, Any]]] = {}
     for source in below:
         for name, values in source.file.blocks.items():
-            if name in blocks and values.get("extends") == name:
-                raise UserError(f"{source.at(f'block {name!r}')}: it extends itself; give one of the two another name")
             blocks[name] = (source, values)
     for name in blocks:
         _block_layers(name, blocks, ())
@@ -129,6 +129,8 @@ def _block_layers(name: str, blocks: dict[str, tuple[_Source, dict[str, Any]]], 
         if parent not in blocks:
             raise UserError(f"{place}: there is no block {parent!r}{did_you_mean(parent, blocks)}")
         found += _block_layers(parent, blocks, (*under, name))
+    if len(found) > MOST_LAYERS:
+        raise UserError(f"{place}: it extends more than {MOST_LAYERS} blocks, one over the other")
     return [*found, _layer(values, place, True, source.path.parent)]
 
 
@@ -167,6 +169,11 @@ def _read_file(path: Path) -> SuiteFile:
     if not isinstance(values, dict):
         raise UserError(f"suite {path}: expected `key: value` lines, as in `runs: [...]`")
     place = f"suite {path}"
+    for key in values:
+        if key not in SuiteFile.model_fields:
+            raise UserError(
+                f"{place}: there is no key {_shown(key)} here{did_you_mean(str(key), SuiteFile.model_fields)}"
+            )
     for key, kind in {"defaults": "key: value", "blocks": "name: {key: value}"}.items():
         if values.get(key, {}) is None:
             values[key] = {}
@@ -197,9 +204,8 @@ def _layer(values: dict[str, Any], place: str, shared: bool, folder: Path) -> La
 
     def put(key: str, options: list[Any]) -> None:
         if key in found:
-            plural = next((many for many, one in AXES.items() if one == key), None)
-            ways = f"once as {key} or {plural}" if plural else "once, as a plain value or under grid"
-            raise UserError(f"{place}: {key} is given twice; give it {ways}")
+            ways = f"as {key} or {_plural(key)}" if key in AXES.values() else "as a plain value or under grid"
+            raise UserError(f"{place}: {key} is given twice; give it once, {ways}")
         found[key] = options
 
     for key, value in values.items():
@@ -241,8 +247,12 @@ def _options(key: str, value: Any, place: str, folder: Path) -> list[Any]:
             raise UserError(f"{place}: {key} must be a name or a list of names, not {_shown(value)}")
         found = [_beside(name, folder) for name in found]
     if not found:
-        raise UserError(f"{place}: the list of {key}s is empty: there is nothing to run")
+        raise UserError(f"{place}: the list of {_plural(key)} is empty: there is nothing to run")
     return found
+
+
+def _plural(key: str) -> str:
+    return next(many for many, one in AXES.items() if one == key)
 
 
 def _seeds(value: Any, owner: str) -> list[int]:
@@ -274,7 +284,7 @@ def _names(value: Any, place: str) -> list[str]:
 
 
 def _check_plain(value: Any, where: str) -> None:
-    """Dates and binary are YAML, but no setting's value."""
+    """Dates, binary and infinite numbers are YAML, but no setting's value."""
     if isinstance(value, list):
         for item in value:
             _check_plain(item, where)
@@ -283,9 +293,13 @@ def _check_plain(value: Any, where: str) -> None:
             _check_plain(item, where)
     elif not isinstance(value, PLAIN):
         raise UserError(f"{where}: {_shown(value)} is read as a {type(value).__name__}: put it in quotes")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: {value} is no value for a setting")
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
     text = " ".join(str(value).split()) if not isinstance(value, str) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -305,6 +319,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, "<<: is not used in suites: name a block and extend it", key_node.start_mark
+                )
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be text", key_node.start_mark)
