@@ -102,7 +102,11 @@ class RunSpec(Config):
 
     def write(self, path: Path) -> None:
         """As YAML, atomically."""
-        write_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        write_atomically(path, self.yaml())
+
+    def yaml(self) -> str:
+        """One key a line, nothing left to a default."""
+        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
 def read_spec_file(path: Path) -> dict[str, Any]:

@@ -242,6 +242,41 @@ def verify(
 
 
 @app.command()
+def export(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The archive: NAME.zip or NAME.tar.gz.")],
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN...]", help="Runs, or rows as STRATEGY@STREAM.")
+    ] = None,
+    board: Annotated[
+        list[str] | None, typer.Option("--board", metavar="STREAM", help="All finished runs of a stream; repeatable.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All finished runs.")] = False,
+    with_source: Annotated[
+        bool, typer.Option("--with-source", help="With the text of strategies that lie in files, to be read.")
+    ] = False,
+    as_json: Json = False,
+    results: Results = RESULTS,
+) -> Any:
+    """Pack records into one archive, without weights and folders of this machine."""
+    from clbench.cli.sharing import Chosen, export_command
+
+    return export_command(Chosen(runs or [], board or [], all_), out, with_source, as_json, results)
+
+
+@app.command(name="import")
+def import_(
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="As `clbench export` writes it.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Results folder: runs land in DIR/runs.")] = RESULTS,
+    partial: Annotated[bool, typer.Option("--partial", help="Take what is sound where something is not.")] = False,
+    as_json: Json = False,
+) -> Any:
+    """Check an archive of records, and add them as unverified."""
+    from clbench.cli.sharing import import_command
+
+    return import_command(archive, out, partial, as_json)
+
+
+@app.command()
 def check(
     strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A name, or file.py:Class.")],
     as_json: Json = False,
