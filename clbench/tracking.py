@@ -1,4 +1,4 @@
-"""Logging finished runs to MLflow, in a process of its own: a run never waits for its tracking.
+"""Logging finished runs and sweeps to MLflow, in a process of its own: none of them waits for its tracking.
 
 The record is complete without it. CLBENCH_TRACKING=off turns it off, =wait logs before going on. The store is
 MLFLOW_TRACKING_URI, or mlflow.db in the results folder.
@@ -7,28 +7,19 @@ MLFLOW_TRACKING_URI, or mlflow.db in the results folder.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from clbench.errors import RunFailed
-from clbench.record import Record, read_record
-from clbench.tracked import RUN_TAG, allowed_name, curves, finals, identity, parameters, tags_of
 
-if TYPE_CHECKING:
-    from mlflow.entities import Metric
-    from mlflow.tracking import MlflowClient
-
-ARTIFACTS = ("record.json", "config.yaml", "evaluations.parquet", "log.txt")
-METRICS_PER_CALL = 1000  # MLflow's limits
-PARAMETERS_PER_CALL = 100
 CONNECT_SECONDS = 1.0
 NICENESS = 10
 OFF = ("off", "0", "no", "false")
@@ -41,7 +32,7 @@ QUIET = {
     "PYTHONWARNINGS": "ignore",
 }
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-END_STATES = {"completed": "FINISHED", "interrupted": "KILLED"}
+REPORTED = ("name", "status", "engine", "seconds", "counts")  # of a sweep's report
 
 
 def log_run(folder: Path, say: Callable[[str], None] | None = None, wait: bool = False) -> None:
@@ -66,20 +57,9 @@ def log_run(folder: Path, say: Callable[[str], None] | None = None, wait: bool =
             raise RunFailed(text)
         tell(text)
         return
-    command = [sys.executable, "-m", "clbench.tracking", str(folder)]
-    environment = {**PATIENCE, **os.environ, **QUIET}
-    if Path(__file__).parents[1] != Path.cwd():
-        environment["PYTHONSAFEPATH"] = "1"
     try:
         with (folder / "log.txt").open("ab") as log:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
+            child = _start_child([str(folder)], log)
         failed = child.wait() != 0 if wait or mode == "wait" else False
     except OSError as error:
         tell(f"the run is not logged to MLflow: {error}")
@@ -102,86 +82,84 @@ def tracking_uri(results: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results.resolve() / 'mlflow.db'}"
 
 
-def write_to_store(folder: Path) -> None:
-    """Log a run in this process, once: what was logged of an earlier sitting of it is replaced. Imports mlflow."""
-    record = read_record(folder)
-    results = results_of(folder)
-    uri = tracking_uri(results)
-    with _alone(results) if uri.startswith("sqlite:") else contextlib.nullcontext():
-        import logging
+class SweepTracking:
+    """Logs a sweep to MLflow: a parent run named after it with a nested run for each run, in one detached process of
+    low priority for all of them.
 
-        logging.disable(logging.WARNING)
-        from mlflow.tracking import MlflowClient
+    What goes wrong there is written to tracking.log in the sweep's folder; what goes wrong here is told to `say`
+    (default: a line on stderr), once. No call waits for the store, or raises.
+    """
 
-        client = MlflowClient(tracking_uri=uri)
-        experiment = _experiment(client, record, results)
-        earlier = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{identity(folder, record)}'")
-        if any(_is_logged(run, record) for run in earlier):
+    def __init__(self, name: str, out: Path, say: Callable[[str], None] | None = None, folder: Path | None = None):
+        """name: of the suite. out: the results folder. folder: of the sweep's own files, by default `out`."""
+        self._name = name
+        self._out = Path(out).resolve()
+        self._log = (folder or self._out) / "tracking.log"
+        self._tell = say or _say
+        self._child: subprocess.Popen[bytes] | None = None
+        self._told: set[str] = set()
+        self._off = os.environ.get("CLBENCH_TRACKING", "").lower() in OFF
+
+    def run_ended(self, folder: Path) -> None:
+        """A run is over: it is logged, once, whatever its status."""
+        path = str(Path(folder).resolve())
+        if path not in self._told:
+            self._told.add(path)
+            self._send({"run": path})
+
+    def close(self, report: dict[str, Any] | None = None) -> None:
+        """The sweep is over. report: what its report.json holds; its finished runs are logged too, if they are not yet,
+        and the figures and boards at the end are of all of them. CLBENCH_TRACKING=wait: wait until that is done."""
+        report = report or {}
+        for run in report.get("runs") or ():
+            if run.get("folder") and run.get("status") != "interrupted":
+                self.run_ended(Path(run["folder"]))
+        if self._child is None:
             return
-        _log(client, experiment, folder, record)
-        for run in earlier:
-            client.delete_run(run.info.run_id)
+        self._send({"end": {key: value for key, value in report.items() if key in REPORTED}})
+        child, self._child = self._child, None
+        if child is None or child.stdin is None:
+            return
+        with contextlib.suppress(OSError):
+            child.stdin.close()
+        if os.environ.get("CLBENCH_TRACKING", "").lower() == "wait" and child.wait() != 0:
+            self._tell(f"the sweep is not wholly logged to MLflow: see {self._log}")
 
+    def _send(self, message: dict[str, Any]) -> None:
+        """A line for the child, which reads all the time; one that does not within a second is given up."""
+        if self._off or (self._child is None and not self._start()):
+            return
+        assert self._child is not None and self._child.stdin is not None
+        line = json.dumps(message).encode() + b"\n"
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while line:
+            try:
+                line = line[os.write(self._child.stdin.fileno(), line) :]
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    return self._give_up("its process does not answer")
+                time.sleep(0.01)
+            except OSError as error:
+                return self._give_up(f"its process has ended ({error.strerror or error})")
 
-def _is_logged(run: Any, record: Record) -> bool:
-    """Whether an earlier logging is whole and of the same sitting."""
-    return run.info.status != "RUNNING" and run.data.tags.get("finished") == str(record["finished"])
-
-
-def _log(client: MlflowClient, experiment: str, folder: Path, record: Record) -> None:
-    from mlflow.entities import Param, RunStatus
-
-    begun = _milliseconds(record["started"])
-    ended = _milliseconds(record["finished"] or record["started"])
-    name = f"{record['strategy']['name']}-{record['run']}"
-    run = client.create_run(experiment, start_time=begun, tags=tags_of(folder, record), run_name=name).info.run_id
-    pairs = [Param(key, value) for key, value in parameters(record).items()]
-    for i in range(0, len(pairs), PARAMETERS_PER_CALL):
-        client.log_batch(run, params=pairs[i : i + PARAMETERS_PER_CALL])
-    metrics = _metrics(folder, record, ended)
-    for i in range(0, len(metrics), METRICS_PER_CALL):
-        client.log_batch(run, metrics=metrics[i : i + METRICS_PER_CALL])
-    for artifact in ARTIFACTS:
-        if (folder / artifact).is_file() and (folder / artifact).stat().st_size:
-            client.log_artifact(run, str(folder / artifact))
-    state = END_STATES.get(record["status"], "FAILED")
-    client.set_terminated(run, status=RunStatus.to_string(RunStatus.from_string(state)), end_time=ended)
-
-
-def _metrics(folder: Path, record: Record, when: int) -> list[Metric]:
-    from mlflow.entities import Metric
-
-    last = record["cost"].get("steps", 0)
-    return [
-        *(Metric(name, value, when, last) for name, value in finals(record).items()),
-        *(Metric(name, value, when, step) for name, step, value in curves(folder)),
-    ]
-
-
-def _experiment(client: MlflowClient, record: Record, results: Path) -> str:
-    """The experiment named after the stream; made where it is missing, brought back where it was deleted."""
-    name = record["stream"]["name"]
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        own = not os.environ.get("MLFLOW_TRACKING_URI")
-        place = (results / "mlflow-artifacts" / allowed_name(name).replace("/", "-")).as_uri() if own else None
+    def _start(self) -> bool:
+        uri = tracking_uri(self._out)
+        if not _answers(uri):
+            self._give_up(f"MLflow at {_without_secrets(uri)} is not reachable")
+            return False
         try:
-            return str(client.create_experiment(name, artifact_location=place))
-        except Exception:
-            found = client.get_experiment_by_name(name)  # another process was quicker
-            if found is None:
-                raise
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
+            with self._log.open("ab") as log:
+                self._child = _start_child(["--sweep", self._name, str(self._out)], log, subprocess.PIPE)
+        except OSError as error:
+            self._give_up(str(error))
+            return False
+        assert self._child.stdin is not None
+        os.set_blocking(self._child.stdin.fileno(), False)
+        return True
 
-
-@contextlib.contextmanager
-def _alone(results: Path) -> Iterator[None]:
-    """One process at a time writes to the store of a results folder; the others wait, before they import mlflow."""
-    with (results / "mlflow.lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    def _give_up(self, reason: str) -> None:
+        self._off, self._child = True, None
+        self._tell(f"{reason}; the sweep's records are complete without it; later: clbench runs track RUN")
 
 
 def _answers(uri: str) -> bool:
@@ -202,10 +180,19 @@ def _without_secrets(uri: str) -> str:
     return uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2]) if "@" in parts.netloc else uri
 
 
-def _milliseconds(moment: str) -> int:
-    import calendar
-
-    return calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ")) * 1000
+def _start_child(arguments: list[str], log: IO[bytes], stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """This module in a process and session of its own, with `log` for its stderr."""
+    environment = {**PATIENCE, **os.environ, **QUIET}
+    if Path(__file__).parents[1] != Path.cwd():
+        environment["PYTHONSAFEPATH"] = "1"
+    return subprocess.Popen(
+        [sys.executable, "-m", "clbench.tracking", *arguments],
+        stdin=stdin,
+        stdout=subprocess.DEVNULL,
+        stderr=log,
+        env=environment,
+        start_new_session=True,
+    )
 
 
 def _say(text: str) -> None:
@@ -213,18 +200,25 @@ def _say(text: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """The child: log one run; the exit code. Every failure is one line, which the parent sends to log.txt."""
+    """The child: log one run, or follow a sweep (--sweep NAME RESULTS); the exit code. Every failure is one line, which
+    the parent sends to log.txt or tracking.log."""
     os.environ.update(QUIET)
     for key, value in PATIENCE.items():
         os.environ.setdefault(key, value)
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
+    from clbench.tracking_store import Store
+    from clbench.tracking_sweep import complain, follow, one_line
+
     try:
-        write_to_store(Path(arguments[0]))
+        if arguments[0] == "--sweep":
+            results = Path(arguments[2])
+            return follow(Store(tracking_uri(results), results), arguments[1])
+        folder = Path(arguments[0])
+        results = results_of(folder)
+        Store(tracking_uri(results), results).log(folder)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        sys.stderr.write(f"{stamp} not logged to MLflow: {type(error).__name__}: {reason}\n")
+        complain(one_line(error))
         return 1
     return 0
 

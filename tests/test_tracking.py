@@ -73,7 +73,12 @@ def test_a_logged_run_is_there_once_and_complete(logged: tuple[Path, Path]) -> N
     assert (tags["strategy"], tags["seed"], tags["content"]) == ("replay", "0", record["stream"]["content"])
     assert "stores_samples" in tags["needs"]
     files = sorted(path.name for path in (results / "mlflow-artifacts").rglob("*") if path.is_file())
-    assert [name for name in files if name != "log.txt"] == ["config.yaml", "evaluations.parquet", "record.json"]
+    assert [name for name in files if name != "log.txt"] == [
+        "config.yaml",
+        "evaluations.parquet",
+        "overview.png",
+        "record.json",
+    ]
     assert (folder / "log.txt").read_text() == "", "something was said though all went well"
 
 

@@ -141,7 +141,7 @@ def _run_plan(suite: Suite, options: SweepOptions, journal: Journal) -> SweepRes
         plan.jobs, len(plan.runs) - len(plan.jobs), options.quiet, TimeLeft(plan.jobs, lanes, seconds)
     )
     with display:
-        return run_sweep(plan, engine, options.engine, journal, display, _tracking(suite, options), seconds)
+        return run_sweep(plan, engine, options.engine, journal, display, _tracking(suite, options, journal), seconds)
 
 
 def _engine(options: SweepOptions, journal: Journal) -> Engine:
@@ -154,12 +154,12 @@ def _engine(options: SweepOptions, journal: Journal) -> Engine:
     return RayEngine(address=options.address, jobs=options.jobs, gather=options.gather)
 
 
-def _tracking(suite: Suite, options: SweepOptions) -> Tracking | None:
+def _tracking(suite: Suite, options: SweepOptions, journal: Journal) -> Tracking | None:
     if not options.tracking:
         return None
     from clbench.tracking import SweepTracking
 
-    return SweepTracking(suite.name, options.out)
+    return SweepTracking(suite.name, options.out, _say, journal.folder)
 
 
 def _with_memory(plan: Plan, estimates: Estimate) -> Plan:

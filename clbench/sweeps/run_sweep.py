@@ -34,7 +34,7 @@ class Tracking(Protocol):
 
     def run_ended(self, folder: Path) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, report: dict[str, Any]) -> None: ...
 
 
 @dataclass
@@ -143,7 +143,6 @@ def run_sweep(
             close: Callable[[], None] = getattr(events, "close", lambda: None)
             close()
             wall = time.perf_counter() - clock
-    following.end()
     result = SweepResult(
         name=plan.suite.name,
         folder=journal.folder,
@@ -157,6 +156,7 @@ def run_sweep(
     )
     journal.keep("report.json", result.as_dict())
     journal.line("end", status=result.as_dict()["status"], counts=result.as_dict()["counts"])
+    following.end(result.as_dict())
     return result
 
 
@@ -197,9 +197,10 @@ class _Following:
         else:
             self._display.event(event)
 
-    def end(self) -> None:
+    def end(self, report: dict[str, Any]) -> None:
         if self._tracking is not None:
-            self._tried(self._tracking.close)
+            tracking = self._tracking
+            self._tried(lambda: tracking.close(report))
 
     def outcomes(self) -> list[Outcome]:
         return [self._outcome(planned) for planned in self._plan.runs]
