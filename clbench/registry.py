@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 STRATEGIES = "clbench.strategies"
 STREAMS = "clbench.streams"
 
+_copies: dict[Path, Path] = {}
+
 
 @cache
 def targets(group: str) -> dict[str, str]:
@@ -42,6 +44,11 @@ def load_recipe(name: str) -> type[Recipe]:
     return _load(name, STREAMS, Recipe, "stream")
 
 
+def read_from(path: Path, copy: Path) -> None:
+    """In this process, import the strategy or stream file `path` from a copy of it: it lies on another machine."""
+    _copies[path.resolve()] = copy
+
+
 def _load(name: str, group: str, base: type, what: str) -> Any:
     path, _, attribute = name.partition(":")
     if path.endswith(".py"):
@@ -60,12 +67,13 @@ def _load(name: str, group: str, base: type, what: str) -> Any:
 
 
 def _import_file(path: Path, what: str) -> Any:
-    if not path.is_file():
+    source = _copies.get(path.resolve(), path)
+    if not source.is_file():
         raise UserError(f"no such {what} file: {path}")
     module_name = f"clbench_file_{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
-    spec = spec_from_file_location(module_name, path)
+    spec = spec_from_file_location(module_name, source)
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[module_name] = module
