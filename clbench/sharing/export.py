@@ -10,7 +10,6 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
-
 from clbench.board_records import FINISHED
 from clbench.errors import UserError
 from clbench.files import disk_error, sync_folder
