@@ -55,6 +55,7 @@ def disk_error(error: OSError, folder: Path) -> ClbenchError:
         errno.EACCES: "no permission to write there: choose another --out",
         errno.EPERM: "no permission to write there: choose another --out",
         errno.ENOTDIR: "a part of the path is a file: choose another --out",
+        errno.EEXIST: "there is a file in its place: choose another --out",
     }.get(error.errno or 0, error.strerror or str(error))
     kind = RunFailed if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else UserError
     return kind(f"cannot write {where}: {reason}")

@@ -38,7 +38,7 @@ class Watch(Reporter):
         self._send = send
         self._session: Session | None = None
         self._share = RunShare()
-        self._stage = "loading"
+        self._stage = "begins"
         self._sent = 0.0
 
     def stop(self) -> None:

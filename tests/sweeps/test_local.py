@@ -171,7 +171,7 @@ def test_only_what_nobody_works_on_is_cleared_away(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_worker_continues_from_its_checkpoint(tmp_path: Path) -> None:
-    job = small_job(1, "stopping.py:Slow", epochs=150)
+    job = small_job(1, "stopping.py:Slow", epochs=60)
     killed = []
 
     def kill(event: Event) -> None:
@@ -186,7 +186,7 @@ def test_a_killed_worker_continues_from_its_checkpoint(tmp_path: Path) -> None:
     ends, events = sweep([job], tmp_path / "sweep", watch=kill)
     assert killed and ends[1].status == "completed"
     again = [event for event in events[events.index(started[1]) :] if isinstance(event, Progress)]
-    assert again[0].fraction > 0, "not from its beginning"
+    assert again[1].fraction > 0.1, "not from its beginning"
     alone, _ = start_run(job.spec, tmp_path / "alone")
     assert result_of(folder_of(ends[1])) == result_of(alone)
 
