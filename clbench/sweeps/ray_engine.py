@@ -104,6 +104,7 @@ class _Sweep:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self._channel: Any = ray.remote(num_cpus=0)(Channel).options(scheduling_strategy=here).remote()
+        self._function: Any = ray.remote(max_calls=1, max_retries=0)(run_task)
         self._engine = engine
         self._out = out
         self._token = token
@@ -168,22 +169,20 @@ class _Sweep:
         return AHEAD + int(sum(node.get("CPU", 0.0) for node in self._nodes))
 
     def _submit(self, attempt: _Attempt) -> Any:
-        import ray
-
         job = attempt.job
         resume: tuple[Any, ...] = ()
         if job.resume is not None and not attempt.shared:
+            import ray
+
             resume = (ray.put(pack(job.resume, unfinished=True)),)
         files = {path: self._content(path) for name in (job.spec.strategy, job.spec.stream) if (path := _file_of(name))}
         task = Task(job, attempt.attempt, self._out, self._token, files, resume)
         wanted = needs(job)
-        remote = ray.remote(run_task).options(
+        remote = self._function.options(
             name=job.label,
             num_cpus=wanted.get("CPU", 0),
             num_gpus=wanted.get("GPU", 0),
             memory=int(wanted["memory"]) if "memory" in wanted else None,
-            max_calls=1,
-            max_retries=0,
         )
         return remote.remote(task, self._channel)
 
