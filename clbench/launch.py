@@ -132,7 +132,7 @@ def _finish(session: Session, record: Record, status: str, error: str | None) ->
 
     record |= {"status": status, "error": error, "finished": now(), "warnings": session.warnings}
     record["cost"] = session.cost()
-    record["model"] = session.builder.info
+    record["model"] = session.builder.described() if status in ("completed", "diverged") else None
     if status != "interrupted" and len(session.table.table):
         session.table.table.write(session.folder / "evaluations.parquet")
         record["metrics"] = _metrics(session, compute)

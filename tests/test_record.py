@@ -86,3 +86,19 @@ def test_the_schema_travels_with_the_package() -> None:
 
     text = files("clbench").joinpath("record.schema.json").read_text(encoding="utf-8")
     assert json.loads(text) == schema()
+
+
+def test_the_model_is_described_whether_or_not_its_features_were_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clbench.launch import start_run
+    from clbench.spec import make_spec
+
+    monkeypatch.setenv("CLBENCH_CACHE", str(tmp_path / "cache"))
+    spec = make_spec({"strategy": "nmc", "stream": "split-digits", "threads": 1})
+    first, second = (start_run(spec, tmp_path)[1] for _ in range(2))
+    for path in (tmp_path / "cache").rglob("*.json"):
+        path.write_text("{")
+    third = start_run(spec, tmp_path)[1]
+    assert first["cost"]["features_computed"] > 0 == second["cost"]["features_computed"]
+    assert first["model"] == second["model"] == third["model"] and schema_faults(second) == []

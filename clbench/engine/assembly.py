@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random as python_random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from clbench.engine.parallel import Ranks
 from clbench.engine.reporter import Reporter
 from clbench.engine.services import Services
 from clbench.engine.session import Session
-from clbench.files import checksum
+from clbench.files import checksum, write_atomically
 from clbench.models import build_model, describe
 from clbench.models.modes import set_mode
 from clbench.models.tune import apply_tuning
@@ -94,6 +96,30 @@ class ModelBuilder:
             **self.environment.conditions(),
         }
 
+    def described(self) -> dict[str, Any]:
+        """`info`. Of a model that was never built, since its features are cached, what is kept in the cache, too."""
+        if "family" not in self.info and (kept := self._kept()):
+            with suppress(OSError, ValueError):
+                self.info = json.loads(kept.read_text(encoding="utf-8"))
+        if "family" not in self.info:
+            self.build()
+        return self.info
+
+    def _kept(self) -> Path | None:
+        """Where the description of a frozen model is kept."""
+        folder = _cache_folder()
+        if folder is None or not self.all_frozen:
+            return None
+        key = sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+        return folder.with_name("models") / f"{key}.json"
+
+    def _keep(self) -> None:
+        """A cache that cannot be written is done without."""
+        if kept := self._kept():
+            with suppress(OSError):
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(kept, json.dumps(self.info))
+
     def build(self) -> nn.Module:
         """A new model. Its weights depend on the run's seed alone, not on when it is built."""
         from clbench.models import model_info
@@ -111,6 +137,7 @@ class ModelBuilder:
                 head=self.spec.head,
             )
             self.info = model_info(model)
+            self._keep()
             apply_tuning(model, self.spec.tune)
         if self.all_frozen:
             model.requires_grad_(False)
