@@ -80,7 +80,7 @@ def check_devices(spec: RunSpec, world: World | None) -> None:
     here = spec.devices if world is None else world.local_rank + 1
     if spec.device != "cpu" and gpus and here > gpus:
         raise UserError(
-            f"--devices {spec.devices}: torch sees {gpus} GPU{'s' * (gpus > 1)}; use fewer, or --device cpu"
+            f"--devices {spec.devices}: torch sees {gpus} GPU{'s' * (gpus > 1)} here; use fewer, or --device cpu"
         )
 
 

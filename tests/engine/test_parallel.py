@@ -1,0 +1,579 @@
+"""One run on several devices gives the numbers of one process, ends as one, and resumes to the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clbench.engine.parallel import Group, Ranks
+from clbench.engine.reporter import Reporter
+from clbench.engine.saving import final_state_hash, saved_state
+from clbench.errors import RunFailed, UserError
+from clbench.launch import Prepared, resume_run, start_run
+from clbench.run import run
+from clbench.samples import Batch, Share
+from clbench.spec import make_spec
+from clbench.stream import Augmentation
+
+DIGITS = {"stream": "split-digits", "stream_settings": {"sizes": [3, 5, 2]}, "backbone": "mlp:32x2"}
+TEXT = {
+    "stream": "text-shift",
+    "backbone": "byte-gpt?d=16,layers=1,ctx=16",
+    "stream_settings": {"context": 16, "tokens": 2000, "eval_blocks": 32},
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "finetune": {},
+    "replay": {"memory_size": 50},
+    "der": {"memory_size": 50},
+    "der++": {"memory_size": 50},
+    "ewc": {"ewc_lambda": 300},
+    "si": {},
+    "lwf": {},
+}
+STRATEGIES = '''
+import os, signal
+import torch
+from clbench.strategy import Batch, Needs, Strategy
+
+
+class Idiom(Strategy):
+    """As in the README: as many remembered samples as the batch has."""
+
+    needs = Needs(task_boundaries=False, stores_samples=True)
+
+    def setup(self):
+        self.state.memory = self.memory(size=30)
+
+    def loss(self, batch: Batch):
+        remembered = self.replay(self.state.memory, len(batch))
+        return self.objective.loss(self.model, self.join(batch, remembered))
+
+    def after_step(self, batch: Batch):
+        self.state.memory.add(batch, self.generator("insert"))
+
+
+class OneForward(Idiom):
+    """Outputs of the step's batch, cut from one forward pass over the joined batch, are stored."""
+
+    def loss(self, batch: Batch):
+        joined = self.join(batch, self.replay(self.state.memory, 5))
+        outputs = self.model(joined.x)
+        batch.extra["outputs"] = outputs[: len(batch)].detach()
+        batch.extra["odd"] = batch.labels % 2 == 1
+        return self.objective.mean_loss(outputs, joined.y)
+
+    def after_step(self, batch: Batch):
+        self.state.memory.add(batch, self.generator("insert"), extra=batch.extra)
+
+
+class Unused(Strategy):
+    """Parameters that only some samples reach, and one that none does."""
+
+    def setup(self):
+        self.model.register_parameter("odd", torch.nn.Parameter(torch.ones(())))
+        self.model.register_parameter("none", torch.nn.Parameter(torch.ones(())))
+
+    def loss(self, batch: Batch):
+        losses = self.objective.losses(self.model(batch.x), batch.y)
+        first = batch.index == batch.whole.index[0]
+        if first.any():
+            losses = torch.where(first, losses * self.model.odd, losses)
+        return losses.mean()
+
+
+class Noisy(Strategy):
+    """Random numbers in loss and after it."""
+
+    def setup(self):
+        self.state.seen = torch.zeros(2)
+
+    def loss(self, batch: Batch):
+        self.drawn = torch.rand(1)
+        batch.extra["drawn"] = self.drawn.expand(len(batch)).clone()
+        return super().loss(batch)
+
+    def after_step(self, batch: Batch):
+        self.state.seen = torch.stack([batch.extra["drawn"][0], batch.extra["drawn"][-1], torch.rand(())])
+
+
+class Apart(Strategy):
+    """Acts on what differs by process."""
+
+    def after_step(self, batch: Batch):
+        self.state.mine = torch.tensor(os.getpid())
+
+
+class Dies(Strategy):
+    """The second process is killed, once."""
+
+    def after_step(self, batch: Batch):
+        mark = os.environ.get("DIES", "")
+        if os.environ.get("RANK") == "1" and mark and not os.path.exists(mark):
+            self.steps = getattr(self, "steps", 0) + 1
+            if self.steps == 4:
+                open(mark, "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Raises(Strategy):
+    """One process raises."""
+
+    def loss(self, batch: Batch):
+        if os.environ.get("RANK") == "1":
+            raise ValueError("no such luck")
+        return super().loss(batch)
+'''
+
+
+class Losses(Reporter):
+    """Keeps every step's loss."""
+
+    def __init__(self) -> None:
+        self.losses: list[float | None] = []
+
+    def stepped(self, task: int, step: int, length: int, loss: Tensor | None) -> None:
+        self.losses.append(None if loss is None else float(loss))
+
+
+@pytest.fixture(autouse=True)
+def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CLBENCH_TRACKING", "off")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Callable[[str], str]:
+    """`file.py:Class` of one of this file's strategies."""
+    file = tmp_path / "own.py"
+    file.write_text(STRATEGIES)
+    return lambda name: f"{file}:{name}"
+
+
+def on_ranks(work: Callable[[Ranks], Any], size: int, folder: Path) -> list[Any]:
+    """What `work` returns on each of several processes, forked from this one, that form a group."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    children = []
+    for rank in range(size):
+        child = os.fork()
+        if child == 0:
+            try:
+                os.environ.update(RANK=str(rank), GLOO_SOCKET_IFNAME="lo")
+                store = torch.distributed.FileStore(str(folder / "store"), size)
+                result = work(Group.join(store, rank, size, rank, torch.device("cpu"), str))
+                (folder / f"result-{rank}").write_bytes(pickle.dumps(result))
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [0] * size
+    return [pickle.loads((folder / f"result-{rank}").read_bytes()) for rank in range(size)]
+
+
+def trained(
+    fields: dict[str, Any], folder: Path, ranks: Ranks, augmentation: Augmentation | None = None
+) -> dict[str, Any]:
+    """A run from begin to end on one of its processes: losses, table, state."""
+    built = Prepared(make_spec({"threads": 1, **fields, "devices": ranks.size}))
+    if augmentation is not None:
+        built.stream = dataclasses.replace(built.stream, augmentation=augmentation)
+    reporter = Losses()
+    session = built.session(folder, reporter, None, ranks)
+    run(session)
+    kept = {name: t.numpy() for name, t in saved_state(session)[0].items()}
+    digest = final_state_hash(session)
+    session.close()
+    return {
+        "losses": reporter.losses,
+        "table": [(r.step, r.tasks_seen, r.eval_set, r.kind, r.value) for r in session.table.table.rows],
+        "state": kept,
+        "hash": digest,
+        "warnings": session.warnings,
+        "cost": {key: session.cost()[key] for key in ("steps", "samples_train", "samples_evaluate", "stored_bytes")},
+        "flops": (session.cost()["flops_train"], session.cost()["flops_evaluate"]),
+    }
+
+
+def both(
+    fields: dict[str, Any], folder: Path, size: int = 2, **more: Any
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One process's run, and that of several."""
+    (folder / "one").mkdir(parents=True)
+    (folder / "several").mkdir()
+    one = trained(fields, folder / "one", Ranks(), **more)
+    return one, on_ranks(lambda ranks: trained(fields, folder / "several", ranks, **more), size, folder / "several")
+
+
+def equal(one: dict[str, Any], several: list[dict[str, Any]], tolerance: float = 1e-4) -> None:
+    """Ranks hold equal bytes; those are one process's up to rounding, and exactly so where they are no floats."""
+    first = several[0]
+    assert all(other["hash"] == first["hash"] for other in several)
+    assert all(other["table"] == first["table"] for other in several)
+    assert len(first["losses"]) == len(one["losses"]) > 5
+    close = {"abs": tolerance, "rel": tolerance}
+    for a, b in zip(first["losses"], one["losses"], strict=True):
+        assert a == b or a == pytest.approx(b, **close)
+    for mine, its in zip(first["table"], one["table"], strict=True):
+        assert mine[:4] == its[:4]
+        assert mine[4] == pytest.approx(its[4], abs=0.02), mine
+    assert first["state"].keys() == one["state"].keys()
+    for name, value in one["state"].items():
+        assert first["state"][name] == pytest.approx(value, nan_ok=True, **close), name
+        if value.dtype.kind in "iub":
+            assert (first["state"][name] == value).all(), name
+    assert first["cost"] == one["cost"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_give_the_numbers_of_one(name: str, tmp_path: Path) -> None:
+    settings = {"steps": 8, "batch_size": 12, **METHODS[name]}
+    one, several = both({**DIGITS, "strategy": name, "strategy_settings": settings}, tmp_path)
+    equal(one, several)
+    assert several[0]["flops"] == one["flops"]
+
+
+def test_two_processes_give_the_numbers_of_one_for_gdumb(tmp_path: Path) -> None:
+    settings = {"epochs": 4, "memory_size": 40}
+    equal(*both({**DIGITS, "strategy": "gdumb", "strategy_settings": settings}, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["finetune", "replay", "lwf"])
+def test_text(name: str, tmp_path: Path) -> None:
+    settings = {"steps": 6, "batch_size": 8, **METHODS[name]}
+    equal(*both({**TEXT, "strategy": name, "strategy_settings": settings}, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["der", "der++", "ewc", "si"])
+def test_text_of_further_methods(name: str, tmp_path: Path) -> None:
+    settings = {"steps": 6, "batch_size": 8, **METHODS[name]}
+    equal(*both({**TEXT, "strategy": name, "strategy_settings": settings}, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("size", "settings"),
+    [
+        (2, {"batch_size": 7, "replay_batch_size": 4}),  # the batch whole, the memory's shared were it not for that
+        (2, {"batch_size": 6, "replay_batch_size": 5}),  # the memory's part whole, the batch shared
+        (3, {"batch_size": 9, "replay_batch_size": 6, "epochs": 1, "steps": None}),  # smaller last batches
+    ],
+)
+def test_sizes_that_do_not_divide(size: int, settings: dict[str, Any], tmp_path: Path) -> None:
+    settings = {"steps": 8, "memory_size": 40, **settings}
+    fields = {**DIGITS, "strategy": "replay", "strategy_settings": settings}
+    fields["stream_settings"] = {"sizes": [3, 5, 2], "train_per_class": 20}
+    equal(*both(fields, tmp_path, size))
+
+
+@pytest.mark.parametrize("name", ["Idiom", "OneForward", "Unused"])
+@pytest.mark.parametrize("batch_size", [12, 7])
+def test_what_strategies_do_in_loss(name: str, batch_size: int, own: Any, tmp_path: Path) -> None:
+    settings = {"steps": 8, "batch_size": batch_size, "optimizer": "adam", "weight_decay": 0.1}
+    one, several = both({**DIGITS, "strategy": own(name), "strategy_settings": settings}, tmp_path / "runs")
+    equal(one, several)
+    if name == "Unused":
+        assert not any("none" in key for key in one["state"] if key.startswith("optimizer/"))
+
+
+def test_augmented_images_are_those_of_one_process(tmp_path: Path) -> None:
+    fields = {**DIGITS, "strategy": "replay", "strategy_settings": {"steps": 8, "batch_size": 8}}
+    one, several = both(fields, tmp_path, augmentation=Augmentation(pad=1, flip=True))
+    equal(one, several)
+    assert one["losses"] != trained(fields, tmp_path, Ranks())["losses"]
+
+
+def test_random_numbers_differ_by_rank_in_loss_and_nowhere_else(own: Any, tmp_path: Path) -> None:
+    settings = {"steps": 6, "batch_size": 8}
+    _, several = both({**DIGITS, "strategy": own("Noisy"), "strategy_settings": settings}, tmp_path / "runs")
+    assert several[0]["hash"] == several[1]["hash"]
+    first, last, _ = several[0]["state"]["state/seen"]
+    assert first != last
+
+
+def test_every_service_on_two_processes(everything: str, tmp_path: Path) -> None:
+    settings = {"batch_size": 16, "steps": 5}
+    _, several = both({**DIGITS, "strategy": everything, "strategy_settings": settings}, tmp_path / "runs")
+    assert several[0]["hash"] == several[1]["hash"]
+
+
+def test_a_strategy_that_parts_the_processes_is_stopped(own: Any, tmp_path: Path) -> None:
+    fields = {**DIGITS, "strategy": own("Apart"), "strategy_settings": {"steps": 3}}
+
+    def work(ranks: Ranks) -> str:
+        with pytest.raises(RunFailed) as caught:
+            trained(fields, tmp_path, ranks)
+        return str(caught.value)
+
+    for text in on_ranks(work, 2, tmp_path / "store"):
+        assert "strategy Apart: after task 0 the 2 processes of the run do not hold the same state" in text
+
+
+# -- batch statistics --------------------------------------------------------------------------------------------------
+
+
+def normalised(x: Tensor, ranks: Ranks) -> dict[str, Tensor]:
+    """A step of a small network with norms on this rank's rows of x."""
+    from clbench.models.sync_norm import synchronised
+
+    torch.manual_seed(0)
+    model: nn.Module = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(80, 4))
+    model.append(nn.BatchNorm1d(4, momentum=None))
+    if ranks.size > 1:
+        model = synchronised(model, torch.device("cpu"))
+    mine = x.chunk(ranks.size)[ranks.rank]
+    loss = model(mine).sin().square().mean()
+    loss.backward()
+    loss = ranks.average(list(model.parameters()), [], loss, False)
+    gradients = {f"{name}.grad": p.grad for name, p in model.named_parameters()}
+    return {"loss": loss.detach(), **gradients, **model.state_dict(), "eval": model.eval()(x).detach()}
+
+
+def test_synchronised_norms_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    x = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(1)) * 3 + 2
+    whole = normalised(x, Ranks())
+    for part in on_ranks(lambda ranks: normalised(x, ranks), 2, tmp_path):
+        assert part.keys() == whole.keys()
+        for name, value in whole.items():
+            assert torch.allclose(part[name].float(), value.float(), atol=1e-5), name
+
+
+def test_norms_that_cannot_be_synchronised_are_refused() -> None:
+    from clbench.models.sync_norm import synchronised
+
+    class Strange(nn.BatchNorm2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return input
+
+    with pytest.raises(UserError, match="--sync-bn: cannot synchronise Strange layers"):
+        synchronised(nn.Sequential(Strange(3)), torch.device("cpu"))
+
+
+@pytest.mark.slow
+def test_norms_of_timm_keep_their_activation() -> None:
+    from clbench.models.sync_norm import SynchronisedNorm, synchronised
+    from clbench.torchvision_schemas import prepare
+
+    prepare()
+    from timm.layers import BatchNormAct2d
+
+    torch.manual_seed(0)
+    norm = BatchNormAct2d(3).eval()
+    same = synchronised(norm, torch.device("cpu"))
+    x = torch.randn(4, 3, 5, 5)
+    assert isinstance(same, SynchronisedNorm)
+    assert torch.equal(same(x), norm(x)) and (norm(x) >= 0).all()
+    assert same.state_dict().keys() == norm.state_dict().keys()
+
+
+@pytest.mark.parametrize("sync_bn", [True, False])
+def test_a_model_with_batch_statistics(sync_bn: bool, tmp_path: Path) -> None:
+    fields = {**DIGITS, "strategy": "replay", "backbone": "slim-resnet18?width=2", "sync_bn": sync_bn}
+    settings = {"steps": 4, "batch_size": 8, "lr": 0.001}  # larger steps make rounding errors grow tenfold a step
+    one, several = both({**fields, "strategy_settings": settings}, tmp_path)
+    if sync_bn:
+        equal(one, several, tolerance=1e-3)
+        assert several[0]["warnings"] == []
+    else:
+        assert several[0]["hash"] == several[1]["hash"] != one["hash"]
+        assert max(abs(a - b) for a, b in zip(one["losses"], several[0]["losses"], strict=True)) > 1e-3
+        assert "the model has batch statistics" in several[0]["warnings"][0]
+        assert several[0]["warnings"][0].endswith("(--sync-bn makes them so)")
+
+
+# -- shares ------------------------------------------------------------------------------------------------------------
+
+
+def batch(n: int, start: int = 0) -> Batch:
+    rows = torch.arange(start, start + n)
+    return Batch(x=rows[:, None].float(), y=rows, raw=rows, labels=rows, index=rows, extra={"z": rows * 2})
+
+
+def test_a_share_knows_the_whole() -> None:
+    whole = batch(6)
+    shares = [Share.of(whole, rank, 3) for rank in range(3)]
+    assert torch.equal(torch.cat([s.y for s in shares]), whole.y)
+    assert all(s.whole is whole and len(s) == 2 for s in shares)
+    assert whole.whole is whole
+    assert torch.equal(shares[2].extra["z"], torch.tensor([8, 10]))
+
+
+def test_joins_of_shares() -> None:
+    a, b, c = batch(4), batch(6, 10), batch(3, 100)
+    shared = Batch.join([Share.of(a, 1, 2), Share.of(b, 1, 2)])
+    assert shared.labels.tolist() == [2, 3, 13, 14, 15]
+    assert shared.part is not None and shared.part.tolist() == [0, 0, 1, 1, 1]
+    assert shared.whole.labels.tolist() == [0, 1, 2, 3, 10, 11, 12, 13, 14, 15]
+    mixed = [Batch.join([Share.of(a, rank, 2), c]) for rank in range(2)]
+    assert mixed[1].labels.tolist() == [2, 3, 2, 3, 100, 101, 102]
+    means = [m.x.mean() for m in mixed]
+    assert torch.allclose(sum(means) / 2, Batch.join([a, c]).x.mean())  # type: ignore[arg-type]
+
+
+# -- launching ---------------------------------------------------------------------------------------------------------
+
+
+def fields_for(strategy: str, **more: Any) -> dict[str, Any]:
+    settings = {"strategy_settings": {"steps": 6, "batch_size": 8}}
+    return {**DIGITS, "strategy": strategy, "threads": 1, "devices": 2, **settings, **more}
+
+
+def test_killed_and_resumed_it_gives_the_bytes_of_the_uninterrupted_run(runs: Any, outcome: Any) -> None:
+    spec = make_spec(fields_for("der++"))
+    whole = runs.finish("whole", spec)
+    record = json.loads((whole / "record.json").read_text())
+    assert (record["environment"]["devices"], record["environment"]["sync_bn"]) == (2, False)
+    folder = runs.finish("killed", spec, "phase:9")
+    assert runs.resume(folder) == 0
+    assert outcome(folder) == outcome(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["phase:2", "evaluate:2", "end_task:2", "checkpoint:3", "initial:1"])
+def test_killed_anywhere(runs: Any, outcome: Any, everything: str, fault: str) -> None:
+    spec = make_spec(fields_for(everything))
+    whole = outcome(runs.finish("whole", spec))
+    folder = runs.finish("killed", spec, fault)
+    assert runs.resume(folder) == 0
+    assert outcome(folder) == whole
+
+
+def test_a_process_that_dies_ends_the_run_in_one_line_and_it_can_be_resumed(
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIES", str(tmp_path / "died"))
+    with pytest.raises(RunFailed, match=r"process 1 of this run \(0 to 1\) was killed by signal 9") as caught:
+        start_run(make_spec(fields_for(own("Dies"))), tmp_path / "out", checkpoint_every=1)
+    folder = caught.value.folder
+    assert folder is not None
+    assert json.loads((folder / "record.json").read_text())["status"] == "failed"
+    assert not torch.distributed.is_initialized()
+    assert resume_run(folder)["status"] == "completed"
+
+
+@pytest.mark.slow
+def test_what_one_process_raises_is_told(own: Any, tmp_path: Path) -> None:
+    line = "process 1 of this run: strategy Raises raised in loss in task 0: ValueError: no such luck"
+    with pytest.raises(RunFailed, match=line):
+        start_run(make_spec(fields_for(own("Raises"))), tmp_path)
+
+
+def clbench(*arguments: str, cwd: Path, prefix: tuple[str, ...] = ("-m", "clbench"), **environment: str) -> Any:
+    command = [sys.executable, *prefix, *arguments]
+    return subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+
+
+SMALL_RUN = ("run", "finetune", "split-digits", "--backbone", "mlp:16x1", "--threads", "1", "--set", "steps=6")
+
+
+def test_an_interrupt_stops_all_and_saves(tmp_path: Path) -> None:
+    done = clbench(*SMALL_RUN, "--devices", "2", cwd=tmp_path, CLBENCH_FAULT="phase:5:interrupt")
+    _, err = done.communicate(timeout=120)
+    assert done.returncode == 130, err
+    assert err.count("\n") == 2 and "interrupted; continue with: clbench resume" in err
+    folder = next(tmp_path.glob("results/runs/*/*/*"))
+    assert json.loads((folder / "record.json").read_text())["status"] == "interrupted"
+    assert list((folder / "checkpoint").iterdir())
+
+
+@pytest.mark.slow
+def test_no_process_is_left_when_the_first_is_killed(own: Any, tmp_path: Path) -> None:
+    started = clbench(*SMALL_RUN, "--set", "steps=100000", "--devices", "3", cwd=tmp_path)
+    children: list[int] = []
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(tmp_path.glob("results/runs/*/*/*/evaluations.jsonl")):
+        time.sleep(0.2)
+    text = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text()
+    children = [int(pid) for pid in text.split()]
+    assert len(children) == 2
+    started.kill()
+    started.communicate()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}/stat").exists() for pid in children):
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}/stat").exists() for pid in children)
+
+
+@pytest.mark.slow
+def test_a_term_signal_stops_all_and_saves(tmp_path: Path) -> None:
+    started = clbench(*SMALL_RUN, "--set", "steps=100000", "--devices", "2", cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(tmp_path.glob("results/runs/*/*/*/evaluations.jsonl")):
+        time.sleep(0.2)
+    time.sleep(1)
+    started.send_signal(signal.SIGTERM)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == 130, err
+
+
+@pytest.mark.slow
+def test_torchrun_gives_the_same_run(tmp_path: Path, outcome: Any) -> None:
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "clbench")
+    started = clbench(*SMALL_RUN, "--out", "a", "--json", cwd=tmp_path, prefix=launcher)
+    out, err = started.communicate(timeout=180)
+    assert started.returncode == 0, err
+    assert json.loads(out)["environment"]["devices"] == 2
+    alone = clbench(*SMALL_RUN, "--out", "b", "--devices", "2", "--json", cwd=tmp_path)
+    out, err = alone.communicate(timeout=180)
+    assert alone.returncode == 0, err
+    one, other = (outcome(next(tmp_path.glob(f"{name}/runs/*/*/*"))) for name in "ab")
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"strategy": "nmc", "backbone": None}, "nmc has no gradients to share: it runs on one device"),
+        ({"device": "cuda"}, "no GPU is visible"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
+    if fields.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    values = {"strategy": "finetune", "stream": "split-digits", "devices": 2, **fields}
+    with pytest.raises(UserError, match=message):
+        start_run(make_spec(values), tmp_path)
+    assert not list(tmp_path.glob("runs/*/*/*"))
+
+
+def test_torchrun_with_another_number_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="torchrun started 4 processes, the run is for 2"):
+        start_run(make_spec(fields_for("finetune")), tmp_path)
+
+
+def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clbench.engine.processes import check_devices
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="--devices 2: torch sees 1 GPU here; use fewer, or --device cpu"):
+        check_devices(make_spec(fields_for("finetune")), None)
+    check_devices(make_spec(fields_for("finetune", device="cpu")), None)
+
+
+def test_another_number_of_devices_is_not_resumed(runs: Any, tmp_path: Path) -> None:
+    folder = runs.finish("killed", make_spec(fields_for("finetune", devices=1)), "phase:9")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("devices: 1", "devices: 2"))
+    with pytest.raises(UserError, match="devices was 1, is 2; start afresh"):
+        resume_run(folder)
