@@ -13,14 +13,14 @@ from clbench.cli.specify import specifications
 from clbench.registry import load_recipe, load_strategy
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-RECIPES = sorted(CONFIGS.rglob("*.yaml"))
+RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "suites")
 
 
 def test_they_are_package_data() -> None:
     from importlib.resources import files
 
-    recipe = files("clbench.configs").joinpath("replay/split-cifar100.yaml")
-    assert recipe.read_text() == (CONFIGS / "replay" / "split-cifar100.yaml").read_text()
+    for name in ("replay/split-cifar100.yaml", "suites/tiny.yaml"):
+        assert files("clbench.configs").joinpath(name).read_text() == (CONFIGS / name).read_text()
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(CONFIGS).as_posix())

@@ -13,7 +13,7 @@ from clbench.errors import UserError
 from clbench.record import Record
 from clbench.runs import iter_records
 from clbench.spec import RunSpec, make_spec
-from clbench.sweeps.plan import Plan, Planned
+from clbench.sweeps.plan import Plan, Planned, part
 
 PROBE_SECONDS = 20.0
 ALL_PROBES_SECONDS = 120.0
@@ -121,7 +121,7 @@ class _Known:
         here = processor()
         for folder, record in iter_records(out, lambda text: None):
             self._by_folder[folder] = record
-            if record["status"] != "completed" or (record.get("environment") or {}).get("processor") != here:
+            if record["status"] != "completed" or part(record, "environment").get("processor") != here:
                 continue
             try:
                 spec = make_spec(record["spec"])

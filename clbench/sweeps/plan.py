@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from clbench.stream import Stream
 
 Action = Literal["run", "resume", "done"]
-CONDITIONS = ("device", "devices", "sync_bn", "precision", "threads", "channels_last", "compile")
+CONDITIONS = {
+    "device": "the device",
+    "devices": "the number of devices",
+    "sync_bn": "the scope of batch statistics",
+    "precision": "the precision",
+    "threads": "the number of threads",
+    "channels_last": "the memory format",
+    "compile": "the compile setting",
+}
 
 
 @dataclass(frozen=True)
@@ -227,9 +235,9 @@ def _status(folder: Path, record: Record) -> str:
 
 def _change(run: _Resolved, record: Record) -> str | None:
     """What makes a record with an equal specification another run."""
-    for part in ("strategy", "stream"):
-        if record[part].get("source_hash") != run.sources[part]:
-            return f"the {part}'s source"
+    for key in ("strategy", "stream"):
+        if record[key].get("source_hash") != run.sources[key]:
+            return f"the {key}'s source"
     return "the stream's data" if record["stream"].get("content") != run.content else None
 
 
@@ -237,12 +245,18 @@ def _condition(spec: RunSpec, record: Record) -> str | None:
     """What `resume` would refuse."""
     from clbench.engine.environment import package_versions
 
-    before = ALONE | (record.get("environment") or {})
-    for key in CONDITIONS:
+    before = ALONE | part(record, "environment")
+    for key, name in CONDITIONS.items():
         if before.get(key) != getattr(spec, key):
-            return f"the {key.replace('_', ' ')}"
-    then, now = before.get("versions") or {}, package_versions()
+            return name
+    then, now = part(before, "versions"), package_versions()
     return next((f"package {name}" for name in sorted({*then, *now}) if then.get(name) != now.get(name)), None)
+
+
+def part(record: Record, key: str) -> dict[str, Any]:
+    """A mapping in a record, empty where it is none."""
+    found = record.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _differences(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
