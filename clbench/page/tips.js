@@ -27,9 +27,14 @@ function watchTips() {
     }));
     tip.hidden = false;
     link.setAttribute('aria-describedby', 'tip');
-    const at = link.getBoundingClientRect();
+    place();
+  }
+
+  function place() {
+    const at = owner.getBoundingClientRect();
+    if (at.bottom < 0 || at.top > innerHeight) { hide(); return; }
     const size = tip.getBoundingClientRect();
-    const left = Math.min(Math.max(8, at.left + at.width / 2 - size.width / 2), document.documentElement.clientWidth - size.width - 8);
+    const left = Math.min(at.left + at.width / 2 - size.width / 2, document.documentElement.clientWidth - size.width - 8);
     const below = at.bottom + 8 + size.height < innerHeight;
     tip.style.left = `${Math.max(8, left)}px`;
     tip.style.top = `${Math.max(8, below ? at.bottom + 8 : at.top - size.height - 8)}px`;
@@ -56,5 +61,5 @@ function watchTips() {
     else show(link, true);
   });
   document.addEventListener('keydown', (event) => { if (event.key === 'Escape') hide(); });
-  addEventListener('scroll', () => { if (owner) hide(); }, { passive: true, capture: true });
+  addEventListener('scroll', () => { if (owner) place(); }, { passive: true, capture: true });
 }
