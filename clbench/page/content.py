@@ -176,7 +176,8 @@ def _bar(value: Value, spread: tuple[float, float]) -> dict[str, float] | None:
 
 
 def _remarks(board: Board) -> list[str]:
-    remarks = []
+    hidden = f"{board.hidden} row{'s' if board.hidden != 1 else ''} left out by the filter"
+    remarks = [hidden] if board.hidden else []
     for row in board.rows:
         if row.other_source:
             runs = "run" if row.other_source == 1 else "runs"
