@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -68,7 +69,7 @@ def main() -> NoReturn:
     """A child of rank 0."""
     path, rank, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     _ignore_interrupts()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(Path(path).parent,), daemon=True).start()
     import torch
 
     _end(follow(torch.distributed.FileStore(path, size), rank, size, rank, alone=True))
@@ -79,11 +80,12 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: Path) -> None:
     """The parent holds the other end of standard input: it closes when the parent ends, also when it is killed."""
     with suppress(OSError):
         while os.read(0, 1024):
             pass
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

@@ -12,7 +12,7 @@ ranks, and computed whole by every rank elsewhere, so that ranks' losses always 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,8 @@ class Group(Ranks):
         import torch.distributed as dist
 
         if dist.is_initialized():
-            dist.destroy_process_group()
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
 
     # -- shares --------------------------------------------------------------------------------------------------
 
