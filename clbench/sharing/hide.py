@@ -30,13 +30,13 @@ def hide_folders(record: Record) -> tuple[Record, list[str]]:
     """
     record = copy.deepcopy(record)
     changed: list[str] = []
+    if record["spec"].get("data_root") is not None:
+        record["spec"]["data_root"] = None
+        changed.append("spec.data_root")
     for part in PARTS:
         record[part] = _hidden(record.get(part), part, changed)
     for key in STREAM_TEXTS:
         record["stream"][key] = _hidden(record["stream"][key], f"stream.{key}", changed)
-    if record["spec"].get("data_root") is not None:
-        record["spec"]["data_root"] = None
-        changed.append("spec.data_root")
     record["spec_hash"] = make_spec(record["spec"]).hash()
     return record, changed
 

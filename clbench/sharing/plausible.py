@@ -17,7 +17,8 @@ from clbench.verify import record_faults
 
 MOST_ROWS = 1_000_000
 MOST_TABLE_BYTES = 1 << 28
-LARGEST_CONFIG = 1 << 20
+LARGEST_CONFIG = 1 << 17
+DEEPEST_CONFIG = 40
 LARGEST_RECORD = 1 << 25
 ROUNDING = 1e-9
 FIRST_DAY = datetime(2020, 1, 1, tzinfo=timezone.utc)
@@ -80,7 +81,11 @@ def _check_config(path: Path) -> None:
     if len(content) > LARGEST_CONFIG:
         raise UserError("config.yaml is too large")
     try:
+        depth = 0
         for event in yaml.parse(content.decode("utf-8"), Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST_CONFIG:
+                raise UserError("config.yaml is nested too deeply")
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
                 raise UserError("config.yaml holds anchors or tags")
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
