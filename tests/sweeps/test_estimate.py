@@ -158,21 +158,23 @@ class Dying(Strategy):
 """
 
 
-def test_probes_that_fail_or_hang_are_said_and_end_in_time(
-    plan: Planner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_probes_that_fail_are_said_and_leave_nothing(plan: Planner, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(FAILING)
+    asked: list[str] = []
+    known = estimate(plan("- {strategies: ['./odd.py:Raising', './odd.py:Dying']}"), say=asked.append)
+    assert [known.costs[number].source for number in (1, 2)] == ["unknown"] * 2
+    assert len(asked) == 2 and "20 s at most" in asked[0]
+    raising, dying = known.notes
+    assert "strategy Raising raised in loss in task 0: ValueError: not today" in raising
+    assert dying.endswith("its process ended with code 9")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_probe_that_hangs_is_ended_in_time(plan: Planner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "odd.py").write_text(FAILING)
     monkeypatch.setattr("clbench.sweeps.probe.GRACE", 0.5)
-    found = plan("- {strategies: ['./odd.py:Raising', './odd.py:Sleeping', './odd.py:Dying']}")
-    asked: list[str] = []
-    known = estimate(found, probe=True, say=asked.append, probe_seconds=2)
-    assert [known.costs[number].source for number in (1, 2, 3)] == ["unknown"] * 3
-    assert len(asked) == 3 and "2 s at most" in asked[0]
-    raising, sleeping, dying = known.notes
-    assert "strategy Raising raised in loss in task 0: ValueError: not today" in raising
-    assert sleeping.endswith("no figure within 2 s")
-    assert dying.endswith("its process ended with code 9")
-    assert not list((tmp_path / "results").glob("*"))
+    known = estimate(plan("- {strategy: './odd.py:Sleeping'}"), probe_seconds=1)
+    assert known.costs[1].source == "unknown" and known.notes[0].endswith("no figure within 1 s")
 
 
 def test_where_time_is_up_a_similar_probe_stands_in(plan: Planner) -> None:
