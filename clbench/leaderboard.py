@@ -6,6 +6,7 @@ Records come from `clbench.board_records`; ranks are in `clbench.ranking`, filte
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -313,7 +314,9 @@ def _board_order(board: Board) -> tuple[Any, ...]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > sys.float_info.max:
+        return None
+    return None if value != value else float(value)
 
 
 def _text(value: Mapping[str, Any] | Any) -> str:

@@ -116,6 +116,7 @@ def mean_interval(values: Sequence[float]) -> Estimate:
     return Estimate(center, *bootstrap_percentiles(values, expanded_tail(n)), n)
 
 
+@lru_cache(maxsize=256)
 def expanded_tail(n: int) -> float:
     """The level of the bootstrap's percentiles that stands for 2.5 % at `n` values (Hesterberg 2015, section 5.3)."""
     from statistics import NormalDist

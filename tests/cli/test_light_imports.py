@@ -21,6 +21,8 @@ HEAVY = (
     "transformers",
     "sklearn",
     "matplotlib",
+    "scipy",
+    "jinja2",
 )
 SCRIPT = f"""
 import json, sys
@@ -39,7 +41,10 @@ COMMANDS = (
     (["show", "strategy", "ewc"], 0),
     (["show", "stream", "split-cifar100"], 0),
     (["show", "metric", "forgetting"], 0),
+    (["leaderboard", "--help"], 0),
+    (["power", "--help"], 0),
     (["runs", "list"], 0),
+    (["power", "finetune"], 2),
     (["run", "finetun", "split-digits"], 2),
     (["run", "finetune", "split-digits", "--set", "lr=fast"], 2),
 )
