@@ -159,7 +159,7 @@ class SweepTracking:
 
     def _give_up(self, reason: str) -> None:
         self._off, self._child = True, None
-        self._tell(f"{reason}; the sweep's records are complete without it; later: clbench runs track RUN")
+        self._tell(f"{reason}; the records are complete without it; the same sweep again logs what is missing")
 
 
 def _answers(uri: str) -> bool:

@@ -22,6 +22,7 @@ ARTIFACTS = ("record.json", "config.yaml", "evaluations.parquet", "log.txt")
 METRICS_PER_CALL = 1000  # MLflow's limits
 PARAMETERS_PER_CALL = 100
 PARENT = "mlflow.parentRunId"
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages open on runs, not on traces
 END_STATES = {"completed": "FINISHED", "interrupted": "KILLED"}
 
 
@@ -72,7 +73,7 @@ class Store:
             folder = allowed_name(name).replace("/", "-")
             place = (self.results / "mlflow-artifacts" / folder).as_uri() if own else None
             try:
-                return str(client.create_experiment(name, artifact_location=place))
+                return str(client.create_experiment(name, artifact_location=place, tags=KIND))
             except Exception:
                 found = client.get_experiment_by_name(name)  # another process was quicker
                 if found is None:

@@ -38,7 +38,7 @@ def follow(store: Store, name: str) -> int:
         if "run" in message:
             sweep.log(Path(message["run"]))
         if sweep.given_up:
-            complain(f"{MOST_FAILURES} failures in a row; nothing more of this sweep is logged")
+            complain(f"{MOST_FAILURES} failures in a row; nothing more is logged; the same sweep again logs what is missing")
             return 1
         if "end" in message:
             sweep.end(message["end"] or {})
@@ -77,7 +77,7 @@ class _Sweep:
         except Exception as error:
             self.failed = True
             self._in_a_row += not isinstance(error, ClbenchError)
-            complain(f"{folder.name}: {one_line(error)}; later: clbench runs track {folder.name}")
+            complain(f"{folder.name}: {one_line(error)}; the same sweep again logs it")
 
     def end(self, report: dict[str, Any]) -> None:
         """Figures and boards of the runs that are completed, and the end of the parent run."""
