@@ -4,7 +4,7 @@ const MOST_CHOSEN = 8;
 
 function chosenRows(board) {
   return [...board.chosen].map(([row, slot]) => ({ row, slot, ...board.data.rows[row] }))
-    .filter((item) => item.curves).sort((a, b) => a.slot - b.slot);
+    .filter((item) => item.curves && !board.hiddenRows.has(item.row)).sort((a, b) => a.slot - b.slot);
 }
 
 function unpack(board, packed) {

@@ -74,8 +74,7 @@ function spanOf(points) {
 function frontOf(points, lower) {
   const better = (a, b) => (lower ? a < b : a > b);
   const front = [];
-  const named = points.filter((p) => points.length <= NAMED || weight(p) < 2);
-  for (const p of [...named].sort((a, b) => a.x - b.x || (lower ? a.y - b.y : b.y - a.y))) {
+  for (const p of [...points].sort((a, b) => a.x - b.x || (lower ? a.y - b.y : b.y - a.y))) {
     if (!front.length || better(p.y, front[front.length - 1].y)) front.push(p);
   }
   return front;

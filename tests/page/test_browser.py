@@ -293,6 +293,23 @@ def test_without_scripts_the_tables_are_there(open_page: Any, many_boards: list[
     assert opened.page.locator("dl").is_visible()
 
 
+@pytest.mark.slow
+def test_two_hundred_rows_open_sort_and_draw(open_page: Any, real_runs: Any, alter: Any, tmp_path: Path) -> None:
+    leaves = [{"spec.strategy_settings": {"lr": i}, "metrics.average": i / 200, "spec.seed": 0} for i in range(200)]
+    path = tmp_path / "board.html"
+    path.write_text(build_page(make_boards([alter(real_runs[0], **leaf) for leaf in leaves])), encoding="utf-8")
+    assert path.stat().st_size < 2_000_000
+    opened = open_page(path)
+    assert opened.page.locator("#count").inner_text() == "200 rows"
+    opened.board().locator("table.ranks > thead th").nth(2).locator("button").dblclick()
+    assert opened.numbers(3) == sorted(i / 200 for i in range(200))
+    draw_all(opened)
+    assert opened.board().locator("g.point").count() == 200
+    assert opened.board().locator("text.point-name").count() < 24
+    opened.board().locator("button.open").last.click()
+    assert opened.board().locator(".details pre").count() == 1
+
+
 def test_an_empty_page_opens(open_page: Any, tmp_path: Path) -> None:
     path = tmp_path / "empty.html"
     path.write_text(build_page([]), encoding="utf-8")
