@@ -80,7 +80,7 @@ def opening_record(session: Session, run_id: str, source: dict[str, str]) -> Rec
 
 
 def strategy_label(name: str) -> str:
-    """The name a strategy goes by: its own, or the class of a file."""
+    """The name a strategy or a stream goes by: its own, or the class of a file."""
     path, _, attribute = name.partition(":")
     return (attribute or Path(path).stem) if path.endswith(".py") else name
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clbench.config import parse_config
 from clbench.engine.hooks import check_declaration
+from clbench.record import strategy_label
 from clbench.registry import absolute_file, load_recipe, load_strategy
 from clbench.spec import RunSpec
 
@@ -37,7 +38,8 @@ def parts_of(spec: RunSpec) -> Parts:
 def build_stream(spec: RunSpec, parts: Parts) -> Stream:
     """The stream, its data read. Raises UserError."""
     root = Path(spec.data_root) if spec.data_root else None
-    return parts.recipe(spec.stream, parts.stream_config, order_seed=spec.order_seed, data_root=root).build()
+    name = strategy_label(spec.stream)
+    return parts.recipe(name, parts.stream_config, order_seed=spec.order_seed, data_root=root).build()
 
 
 def in_full(spec: RunSpec, parts: Parts, stream: Stream) -> RunSpec:

@@ -102,3 +102,17 @@ def test_the_model_is_described_whether_or_not_its_features_were_cached(
     third = start_run(spec, tmp_path)[1]
     assert first["cost"]["features_computed"] > 0 == second["cost"]["features_computed"]
     assert first["model"] == second["model"] == third["model"] and schema_faults(second) == []
+
+
+def test_streams_and_strategies_in_files_go_by_their_classes(tmp_path: Path) -> None:
+    from clbench.launch import start_run
+    from clbench.spec import make_spec
+
+    source = "from clbench.streams.split import SplitDigits\n\nclass MyStream(SplitDigits):\n    '''Digits.'''\n"
+    (tmp_path / "mine.py").write_text(source)
+    stream = f"{tmp_path / 'mine.py'}:MyStream"
+    spec = make_spec({"strategy": "nmc", "stream": stream, "threads": 1, "eval_grid": "none"})
+    folder, record = start_run(spec, tmp_path)
+    assert (record["stream"]["name"], record["spec"]["stream"]) == ("MyStream", "mine.py:MyStream")
+    assert folder.parts[-3] == "MyStream" and str(tmp_path) not in (folder / "record.json").read_text()
+    assert str(tmp_path) in (folder / "config.yaml").read_text(), "where to find it again, on this machine"
