@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from clbench.resolve import Parts
     from clbench.stream import Stream
 
+NEW = "new"
 Action = Literal["run", "resume", "done"]
 CONDITIONS = {
     "device": "the device",
@@ -93,7 +94,20 @@ def make_plan(suite: Suite, out: Path, data_root: Path | None = None) -> Plan:
         resume = folder if action == "resume" else None
         job = Job(number, _label(one.spec, settings), one.spec, one.resources, resume)
         planned.append(Planned(job, action, reason, one.place, folder, settings, one.sources))
+    notes += _afresh(planned)
     return Plan(suite, out, tuple(planned), tuple(dict.fromkeys(notes)))
+
+
+def _afresh(runs: Sequence[Planned]) -> list[str]:
+    """Why runs of which there is one already are to be run again."""
+    reasons: dict[str, list[Planned]] = {}
+    for planned in runs:
+        if planned.action == "run" and planned.reason != NEW:
+            reasons.setdefault(planned.reason, []).append(planned)
+    return [
+        f"{found[0].job.label}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: run afresh: {reason}"
+        for reason, found in reasons.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -202,7 +216,7 @@ class _History:
                 continue
             candidates.append((*_rank(folder, record), _status(folder, record)))
         if not candidates:
-            return "run", f"{changed} has changed since it was run" if changed else "new", None
+            return "run", f"{changed} has changed since it was run" if changed else NEW, None
         rank, folder, status = min(candidates, key=lambda item: item[0])
         if rank <= 1:
             return "done", status, folder
@@ -211,7 +225,7 @@ class _History:
             condition = _condition(run.spec, record)
             if condition is None:
                 return "resume", status, folder
-            return "run", f"{status}, but {condition} has changed: starts afresh", None
+            return "run", f"{status}, but {condition} has changed", None
         return "run", status, None
 
 

@@ -12,6 +12,8 @@ from clbench.record import strategy_label
 from clbench.sweeps.estimate import Cost, Estimate
 from clbench.sweeps.plan import Plan, Planned
 
+MOST_NOTES = 20
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -153,7 +155,9 @@ def _sums(plan: Plan, estimates: Estimate, jobs: int) -> list[str]:
             more = f", and {found.unknown} more of unknown length" if found.unknown else ""
             cpu = f"{duration(found.cpu_seconds)} of processor time"
             lines.append(f"about {duration(found.wall_seconds)} {at_a_time}{more}; {cpu}; {memory}")
-    return [*lines, *(f"note: {text}" for text in (*plan.notes, *estimates.notes))]
+    notes = [f"note: {text}" for text in (*plan.notes, *estimates.notes)]
+    more = [f"and {len(notes) - MOST_NOTES} notes more (all of them: --json)"] if len(notes) > MOST_NOTES else []
+    return [*lines, *notes[:MOST_NOTES], *more]
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ from pydantic import StrictStr
 from clbench.config import Config, parse_config
 from clbench.errors import UserError, did_you_mean
 from clbench.quantities import parse_seeds
+from clbench.spec import RunSpec
 
 LARGEST_FILE = 1_000_000
 MOST_LAYERS = 100
@@ -171,9 +172,7 @@ def _read_file(path: Path) -> SuiteFile:
     place = f"suite {path}"
     for key in values:
         if key not in SuiteFile.model_fields:
-            raise UserError(
-                f"{place}: there is no key {_shown(key)} here{did_you_mean(str(key), SuiteFile.model_fields)}"
-            )
+            raise UserError(f"{place}: there is no key {_shown(key)} here{_right_place(key)}")
     for key, kind in {"defaults": "key: value", "blocks": "name: {key: value}"}.items():
         if values.get(key, {}) is None:
             values[key] = {}
@@ -187,6 +186,12 @@ def _read_file(path: Path) -> SuiteFile:
         _mapping(entry, f"{place}, runs entry {number}", "key: value")
     content: SuiteFile = parse_config(SuiteFile, values, place)
     return content
+
+
+def _right_place(key: Any) -> str:
+    if key in (*AXES, *AXES.values(), *RunSpec.model_fields, "grid", "resources"):
+        return "; it belongs into defaults, or an entry of runs"
+    return did_you_mean(str(key), SuiteFile.model_fields)
 
 
 def _mapping(value: Any, place: str, kind: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def test_unfinished_runs_are_resumed_from_their_checkpoint_or_run_again(plan: Pl
     assert found.jobs[0].resume == folder
     edit(folder, environment={"versions": {"torch": "1.0"}})
     found = plan("- {strategy: finetune, epochs: 1}")
-    assert actions(found) == [("run", f"{shown}, but package clbench has changed: starts afresh")]
+    assert actions(found) == [("run", f"{shown}, but package clbench has changed")]
     assert found.jobs[0].resume is None
 
 
@@ -101,7 +101,7 @@ def test_more_threads_cannot_resume_and_need_not_repeat(plan: Planner) -> None:
     assert actions(plan(more)) == [("done", "completed")]
     edit(folder, status="interrupted")
     (folder / "checkpoint" / "1").mkdir(parents=True)
-    assert actions(plan(more)) == [("run", "interrupted, but the number of threads has changed: starts afresh")]
+    assert actions(plan(more)) == [("run", "interrupted, but the number of threads has changed")]
 
 
 def test_a_run_that_another_process_is_at_work_on_is_said(plan: Planner) -> None:
@@ -126,6 +126,9 @@ def test_another_source_or_other_data_is_run_afresh(plan: Planner, tmp_path: Pat
     assert actions(plan(entry)) == [("run", "the stream's data has changed since it was run")]
     edit(folder, strategy={"source_hash": "0" * 64})
     assert actions(plan(entry)) == [("run", "the strategy's source has changed since it was run")]
+    assert plan(entry).notes == (
+        "mine split-digits seed=0: run afresh: the strategy's source has changed since it was run",
+    )
     newer = tmp_path / "results" / "runs" / "split-digits" / "mine" / "99999999-000000-00000000"
     shutil.copytree(folder, newer)
     edit(folder, status="failed")
