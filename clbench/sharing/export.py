@@ -146,7 +146,7 @@ def _write(archive: Path, suffix: str, members: Iterator[tuple[str, bytes]]) -> 
         partial.replace(archive)
         sync_folder(archive.parent)
     except OSError as error:
-        raise disk_error(error, archive) from None
+        raise disk_error(OSError(error.errno, error.strerror), archive) from None
     finally:
         partial.unlink(missing_ok=True)
 

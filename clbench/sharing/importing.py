@@ -57,7 +57,7 @@ def import_archive(archive: Path, out: Path, partial: bool = False) -> Import:
             _move(moves, done)
             return done
     except OSError as error:
-        raise disk_error(error, out) from None
+        raise disk_error(OSError(error.errno, error.strerror), out) from None
 
 
 def identity(record: Record) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,3 +144,43 @@ def test_mistakes_in_verify_are_one_line(cli: Cli, results: Path) -> None:
     ):
         answer = cli("verify", *arguments, "--results", results)
         assert answer.code == 2 and message in answer.error(), answer.err
+
+
+def test_a_stamp_that_cannot_be_written_is_one_line(cli: Cli, results: Path) -> None:
+    folder = next(results.glob("runs/*/nmc/*"))
+    (folder / f".record.json.{os.getpid()}.partial").mkdir()
+    before = (folder / "record.json").read_bytes()
+    answer = cli("verify", folder)
+    assert answer.code == 0 and answer.out.startswith("identical")
+    assert "the stamp could not be written" in answer.err and (folder / "record.json").read_bytes() == before
+
+
+def test_an_interrupted_verification_keeps_its_stamps(cli: Cli, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import signal
+
+    from clbench.engine.session import Session
+
+    steps = []
+    real = Session.stepped
+
+    def counted(self: Session, batch: Any) -> None:
+        real(self, batch)
+        steps.append(1)
+        if len(steps) == interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    interrupt_at = read_record(next(results.glob("runs/*/finetune/*")))["cost"]["steps"] + 20
+    monkeypatch.setattr(Session, "stepped", counted)
+    answer = cli("verify", "finetune@split-digits", "--results", results)
+    assert answer.code == 130 and "1 of 2 runs are done; their stamps are kept" in answer.err
+    stamps = [read_record(folder).get("verification") for folder in results.glob("runs/*/finetune/*")]
+    assert sorted(stamp is not None for stamp in stamps) == [False, True]
+
+
+def test_import_and_export_leave_torch_alone(finished_results: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from clbench.cli import main; code = main(sys.argv[1:]);"
+        "assert code == 0 and not {'torch', 'pandas', 'mlflow'} & set(sys.modules), set(sys.modules)"
+    )
+    for arguments in (["export", "--all", "--out", "a.zip", "--results", str(finished_results)], ["import", "a.zip"]):
+        subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path, check=True, capture_output=True)
