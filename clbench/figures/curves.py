@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
 
-AVERAGE, PANEL = 2.2, 1.55  # inches high
+AVERAGE, PANEL, BAR = 2.2, 1.55, 2.0  # inches high
 BANDED = 10  # tasks: more bands than that hide each other
 
 
@@ -107,11 +107,12 @@ def _draw_sets(figure: FigureBase, material: Material) -> None:
             axes.set_xlabel(material.time)
     hide(panels[len(material.curves) :])
     _limits(panels[0], [curve for group in material.curves for curve in group.scores.values()], material, banded)
-    task_bar(figure, panels, colors, "the set's task")
+    task_bar(figure, panels, colors, "the set's task", min(1.0, BAR / (rows * PANEL)))
     _held_out_legend(panels[0], material.curves[0])
     what = band_text(material.counts) + ("" if banded or max(material.counts) == 1 else " (above only)")
     dotted = " Dotted: a task ends." if material.tasks <= 25 else ""
-    note(figure, f"{what}. Within tasks, sets are scored on a fixed subset.{dotted}", material.inches)
+    scaled = " Tasks have equal widths: the strategies take different numbers of steps." if material.by_task else ""
+    note(figure, f"{what}. Within tasks, sets are scored on a fixed subset.{dotted}{scaled}", material.inches)
 
 
 def _columns(material: Material) -> int:
@@ -162,7 +163,7 @@ def _limits(axes: Axes, curves: Sequence[Curve], material: Material, banded: boo
         axes.set_ylim(low - margin, high + margin)
 
 
-def task_bar(figure: FigureBase, panels: Sequence[Axes], colors: Sequence[Any], label: str) -> None:
+def task_bar(figure: FigureBase, panels: Sequence[Axes], colors: Sequence[Any], label: str, shrink: float) -> None:
     """A bar that says which colour is which task."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm, ListedColormap
@@ -173,7 +174,17 @@ def task_bar(figure: FigureBase, panels: Sequence[Axes], colors: Sequence[Any], 
     norm = BoundaryNorm(edges, len(colors)) if len(colors) > 1 else None
     scale = ScalarMappable(norm, ListedColormap(list(colors)))
     ticks = list(range(0, len(colors), -(-len(colors) // 10))) if norm else []
-    bar = figure.colorbar(scale, ax=list(panels), label=label, ticks=ticks, aspect=30, pad=0.02, fraction=0.04)
+    bar = figure.colorbar(
+        scale,
+        ax=list(panels),
+        label=label,
+        ticks=ticks,
+        aspect=30 * shrink,
+        pad=0.02,
+        fraction=0.04,
+        shrink=shrink,
+        anchor=(0.0, 1.0),
+    )
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)

@@ -70,7 +70,11 @@ def caption(material: Material) -> str:
     n = f"{low}" if low == high else f"{low} to {high}"
     tested = any(d.p is not None for d in found)
     corrected = len(comparison.groups) > 2
-    filled = " Filled: p < 0.05" + (", corrected by Holm within each metric." if corrected else ".") if tested else ""
+    filled = (
+        " Filled: p\u00a0<\u00a00.05" + (", corrected by Holm within each metric." if corrected else ".")
+        if tested
+        else ""
+    )
     lines = "; lines: 95 % interval (Student's t, each comparison for itself)" if tested else "; no interval"
     return f"Mean difference to {first} over {n} pair{'s' * (high != 1)} of equal task order and seed{lines}.{filled}"
 
@@ -82,7 +86,15 @@ def _draw_one(axes: Axes, line: int, found: Difference) -> None:
     p = found.p if found.p_holm is None else found.p_holm
     face = style.color if p is not None and p < CERTAIN else "white"
     axes.plot(
-        [found.mean], [line], marker=style.marker, color=style.color, markerfacecolor=face, linestyle="none", zorder=3
+        [found.mean],
+        [line],
+        marker=style.marker,
+        markersize=4.6,
+        markeredgewidth=0.8,
+        color=style.color,
+        markerfacecolor=face,
+        linestyle="none",
+        zorder=3,
     )
 
 

@@ -71,7 +71,7 @@ class Material:
     @property
     def time(self) -> str:
         """Name of that axis."""
-        return "task, and share of its steps" if self.by_task else "optimiser steps"
+        return "tasks done" if self.by_task else "optimiser steps"
 
     def columns(self, wanted: int, least: float = 1.55) -> int:
         """How many panels stand beside each other: at most `wanted`, none narrower than `least` inches."""
