@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from clbench.errors import ClbenchError, UserError
+from clbench.errors import ClbenchError, RunFailed, UserError
 from clbench.files import disk_error
 from clbench.sweeps.gathering import Gathering
 from clbench.sweeps.job import Ended, Event, Job, Note, Started, Status
@@ -102,7 +102,7 @@ class _Sweep:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._channel: Any = ray.remote(num_cpus=0)(Channel).options(scheduling_strategy=here).remote()
         self._function: Any = ray.remote(max_calls=1, max_retries=0)(run_task)
         self._engine = engine
@@ -130,7 +130,7 @@ class _Sweep:
                 done, _ = ray.wait(list(self._given), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS)
             elif self._queue:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-            for report in ray.get(self._channel.take.remote()):
+            for report in self._ask(self._channel.take):
                 yield from self._hear(report)
             for reference in done:
                 yield from self._end(self._given.pop(reference), reference)
@@ -147,6 +147,17 @@ class _Sweep:
             ray.wait(list(self._given), num_returns=len(self._given), timeout=5)
         with suppress(Exception):
             ray.kill(self._channel)
+
+    def _ask(self, method: Any) -> Any:
+        import ray
+        from ray.exceptions import RayActorError
+
+        try:
+            return ray.get(method.remote())
+        except RayActorError:
+            raise RunFailed(
+                "the sweep's own Ray actor on this machine died, and the runs under way with it: start the sweep again"
+            ) from None
 
     # -- giving --------------------------------------------------------------------------------------------------
 
@@ -302,10 +313,8 @@ class _Sweep:
 
     def _stop(self) -> Iterator[Event]:
         """What has not begun is not begun; what is under way is told by its next report."""
-        import ray
-
         self._stopped = True
-        ray.get(self._channel.stop.remote())
+        self._ask(self._channel.stop)
         for reference, attempt in list(self._given.items()):
             if attempt.begun is None:
                 self._cancel(reference)

@@ -104,10 +104,13 @@ def run_task(task: Task, channel: Any) -> Result:
             ended = execute(job, out, watch)
         finally:
             voice.end()
+        if shared:
+            return Result(ended)
         if ended.error is not None:
             ended = replace(ended, error=ended.error.replace(str(out), str(task.out)))
-        if shared or ended.folder is None:
+        if ended.folder is None:
             return Result(ended)
+        _correct_error(ended.folder, str(out), str(task.out))
         run = ended.folder.relative_to(out / "runs").as_posix()
         return Result(replace(ended, folder=None), run, pack(ended.folder, ended.status == "interrupted"))
 
@@ -138,6 +141,15 @@ def _with_resumed_folder(task: Task, out: Path, shared: bool) -> Job:
     local = out / "runs" / Path(*folder.parts[-3:])
     unpack(ray.get(task.resume[0]), local)
     return replace(task.job, resume=local)
+
+
+def _correct_error(folder: Path, scratch: str, out: str) -> None:
+    """A record's error names the run's folder: the one it will have."""
+    from clbench.record import read_record, write_record
+
+    record = read_record(folder)
+    if scratch in (error := record["error"] or ""):
+        write_record(folder, record | {"error": error.replace(scratch, out)})
 
 
 class _Voice:
