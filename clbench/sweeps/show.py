@@ -156,8 +156,9 @@ def _sums(plan: Plan, estimates: Estimate, jobs: int) -> list[str]:
             cpu = f"{duration(found.cpu_seconds)} of processor time"
             lines.append(f"about {duration(found.wall_seconds)} {at_a_time}{more}; {cpu}; {memory}")
     notes = [f"note: {text}" for text in (*plan.notes, *estimates.notes)]
-    more = [f"and {len(notes) - MOST_NOTES} notes more (all of them: --json)"] if len(notes) > MOST_NOTES else []
-    return [*lines, *notes[:MOST_NOTES], *more]
+    if len(notes) > MOST_NOTES:
+        notes[MOST_NOTES:] = [f"and {len(notes) - MOST_NOTES} notes more (all of them: --json)"]
+    return [*lines, *notes]
 
 
 def duration(seconds: float) -> str:

@@ -176,9 +176,7 @@ MISTAKES = {
     "'memory_siz'; did you mean memory_size",
     f"runs: [{{name: first, {ENTRY}, lr: [1, 2]}}]": "entry 1 (first): strategy replay: lr=[1, 2]: Input should be a "
     "valid number; for a run with each of them, write grid: {lr: [...]}",
-    f"seeds: 0-3\nruns: [{{{ENTRY}}}]": "no key 'seeds' here; it belongs into defaults, or an entry of runs",
     f"runs: [{{{ENTRY}, memory_size: many}}]": "memory_size='many'",
-    f"seeds: 0-3\nruns: [{{{ENTRY}}}]": "no key 'seeds' here; it belongs into defaults, or an entry of runs",
     f"runs: [{{{ENTRY}, memory_size: 0}}]": "greater than or equal to 1",
     f"runs: [{{{ENTRY}, lr: .inf}}]": "inf is no value",
     f"runs: [{{{ENTRY}, schedule: cosin}}]": "unknown schedule 'cosin'; did you mean cosine",
@@ -195,7 +193,6 @@ MISTAKES = {
     f"runs: [{{{ENTRY}, seeds: 0-999, order_seeds: 0-999}}]": f"1,000,000 runs or more; the limit is {MOST_RUNS:,}",
     f"runs: [{{{ENTRY}, strategy: ewc}}]": "line 1: the key 'strategy' is given twice",
     f"runs: [{{{ENTRY}, strategies: [ewc]}}]": "strategy is given twice; give it once, as strategy or strategies",
-    f"seeds: 0-3\nruns: [{{{ENTRY}}}]": "no key 'seeds' here; it belongs into defaults, or an entry of runs",
     f"runs: [{{{ENTRY}, memory_size: 2020-01-01}}]": "read as a date",
     f"runs: [{{{ENTRY}, extends: smal}}]\nblocks: {{small: {{}}}}": "no block 'smal'; did you mean small?",
     "runs: [{strategy: reply, stream: split-digits}]": "unknown strategy 'reply'; did you mean replay?",
@@ -203,8 +200,8 @@ MISTAKES = {
     "runs: [{strategy: ./none.py, stream: split-digits}]": "none.py",
     "runs: [{strategy: nmc}]": "no stream; write stream: NAME",
     "runs: [{strategies: [], stream: split-digits}]": "the list of strategies is empty",
-    f"defaults: {{epoch: 3}}\nruns: [{{{ENTRY}}}]": "defaults: no strategy or stream of the suite has a setting 'epoch'; did "
-    "you mean epochs",
+    f"defaults: {{epoch: 3}}\nruns: [{{{ENTRY}}}]": "defaults: no strategy or stream of the suite has a setting "
+    "'epoch'; did you mean epochs",
     f"blocks: {{a: {{extends: b}}, b: {{extends: [c]}}, c: {{extends: a}}}}\nruns: [{{{ENTRY}}}]": "a -> b -> c -> a",
     f"extends: bad.yaml\nruns: [{{{ENTRY}}}]": "bad.yaml -> bad.yaml",
     f"extends: none.yaml\nruns: [{{{ENTRY}}}]": "no such file",
