@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from clbench.errors import RunFailed, UserError
 from clbench.runs import is_active
-from clbench.spec import read_spec_file
+from clbench.spec import make_spec, read_spec_file
 from clbench.sweeps import machine
 from clbench.sweeps.job import Ended, Event, Job, Note, Resources, Started
 from clbench.sweeps.processes import Assignment, Begun, WorkerProcess, start_server, wait_for_news
@@ -96,11 +95,13 @@ class LocalEngine:
 
     def _cap(self, queue: list[_Waiting]) -> Iterator[Note]:
         """Runs that ask for more threads than there are cores get the cores there are."""
-        capped = [waiting for waiting in queue if (waiting.job.spec.threads or 1) > self.cores]
-        for waiting in capped:
-            if waiting.job.resume is None:
-                spec = waiting.job.spec.model_copy(update={"threads": self.cores})
-                waiting.job = replace(waiting.job, spec=spec)
+        capped = []
+        for waiting in queue:
+            spec = waiting.job.spec
+            most = max(1, self.cores // spec.devices)  # every process of a run has its own
+            if spec.threads and spec.threads > most and waiting.job.resume is None:
+                waiting.job = replace(waiting.job, spec=spec.model_copy(update={"threads": most}))
+                capped.append(waiting)
         if capped:
             which = f"{capped[0].job.label} asks" if len(capped) == 1 else f"{len(capped)} runs ask"
             most = max(waiting.needs.cpus for waiting in capped)
@@ -236,19 +237,19 @@ def _never_begun(waiting: _Waiting) -> Ended:
 
 
 def _needs(job: Job, gpus: bool) -> Resources:
-    """What a job takes here: the threads of its run; a GPU where it would use one without asking."""
-    threads = job.spec.threads or job.resources.cpus
+    """What a job takes here: the threads of all processes of its run; GPUs where it would use some without asking."""
+    spec = job.spec
     if job.resume is not None:
         with suppress(UserError):
-            found: Any = read_spec_file(job.resume / "config.yaml").get("threads")
-            threads = found if isinstance(found, int) and found > 0 else threads
-    uses_gpu = gpus and job.spec.device != "cpu"
-    return replace(job.resources, cpus=threads, gpus=(job.resources.gpus or 1) if uses_gpu else 0)
+            spec = make_spec(read_spec_file(job.resume / "config.yaml"))
+    cpus = spec.threads * spec.devices if spec.threads else job.resources.cpus
+    uses_gpu = gpus and spec.device != "cpu"
+    return replace(job.resources, cpus=cpus, gpus=(job.resources.gpus or spec.devices) if uses_gpu else 0)
 
 
 def _environment(waiting: _Waiting, place: Place) -> dict[str, str]:
     """The sweep's environment with the job's threads and GPUs."""
-    threads = str(waiting.job.spec.threads or place.cpus)
+    threads = str(waiting.job.spec.threads or place.cpus)  # of each process
     found = dict(os.environ)
     found |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     if place.gpus:

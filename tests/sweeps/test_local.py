@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from clbench.launch import start_run
 from clbench.record import read_record
 from clbench.runs import is_active
 from clbench.sweeps.job import Ended, Event, Job, Note, Progress, Started
-from clbench.sweeps.local import LocalEngine, remove_stillborn
+from clbench.sweeps.local import LocalEngine, _needs, _Waiting, remove_stillborn
 
 from .small_jobs import result_of, run_folders, small_job
 
@@ -148,6 +149,16 @@ def test_never_more_threads_than_cores(tmp_path: Path) -> None:
     (note,) = [event.text for event in events if isinstance(event, Note)]
     assert "asks for up to 8 threads" in note and "2 are used" in note
     assert read_record(folder_of(ends[1]))["environment"]["threads"] == 2
+
+
+def test_the_processes_of_a_run_count_too(tmp_path: Path) -> None:
+    """Two processes of one thread fill two cores; more threads than that are divided between them."""
+    apart = small_job(1)
+    two = replace(apart, number=2, spec=apart.spec.model_copy(update={"devices": 2}))
+    four = replace(two, number=3, spec=two.spec.model_copy(update={"threads": 2}))
+    notes = list(LocalEngine(3, 2)._cap([_Waiting(job, _needs(job, False)) for job in (apart, two, four)]))
+    assert [_needs(job, False).cpus for job in (apart, two, four)] == [1, 2, 4]
+    assert len(notes) == 1 and "asks for up to 4 threads" in notes[0].text
 
 
 def test_each_gpu_is_given_to_one_job_at_a_time(tmp_path: Path) -> None:
