@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clbench.errors import UserError, did_you_mean
-from clbench.leaderboard import Board, Row, metric_value
+from clbench.leaderboard import CHOICES, Board, Row, metric_value
 
 # name -> (declared need, the value it must have, what such a strategy does)
 ONLY: dict[str, tuple[str, bool, str]] = {
@@ -19,7 +19,6 @@ ONLY: dict[str, tuple[str, bool, str]] = {
     "gradient-free": ("gradient_free", True, "trains without gradients"),
     "any-time": ("predicts_between_boundaries", True, "predicts at any time, not only when a task has ended"),
 }
-CHOICES = ("nothing", "validation", "test")
 COST_OF = {"flops": "flops_train", "seconds": "seconds_train", "steps": "steps", "memory": "stored_bytes"}
 
 

@@ -26,6 +26,13 @@ COLUMNS = ("average", "average_incremental", "forgetting", "gap_depth", "retenti
 COSTS = ("seconds_train", "stored_bytes", "flops_train")
 MORE_IS_BETTER = ("samples_per_second",)
 ENVIRONMENT = ("precision", "channels_last", "compile")
+CHOICES = ("nothing", "validation", "test")  # what chose a run's settings
+TEXTS = {
+    "stream": ("name", "content", "order", "notes", "objective", "scenario", "primary", "direction"),
+    "strategy": ("name", "summary", "source_hash"),
+    "spec": ("strategy", "head", "tune", "eval_grid"),
+}
+TABLES = {"strategy": ("needs",), "spec": ("strategy_settings", "budget")}
 TRUE_NEEDS = (
     "task_boundaries",
     "task_id_at_test",
@@ -247,14 +254,22 @@ def _board_of(record: Record) -> dict[str, Any]:
 
 
 def is_whole(record: Record) -> bool:
-    """Whether everything a board reads is there."""
+    """Whether everything a board reads is there, and of the type it must have."""
     try:
-        _text([_board_of(record), row_settings(record), pair(record), record["stream"]["notes"]])
-        strategy = record["strategy"]
-        _text([strategy[key] for key in ("name", "summary", "version", "source_hash", "needs")])
-        return all(isinstance(record[key], str) for key in ("started", "run"))
+        texts = [record[part][key] for part, keys in TEXTS.items() for key in keys]
+        tables = [record[part][key] for part, keys in TABLES.items() for key in keys]
+        spec, model = record["spec"], record["model"]
+        tables += [record["environment"], record["metrics"].get("versions", {}), model or {}]
+        numbers = [spec["seed"], record["strategy"]["version"], *spec["budget"].values()]
+        _text([_board_of(record), row_settings(record)])
     except (KeyError, TypeError, AttributeError):
         return False
+    return (
+        all(isinstance(text, str) for text in [*texts, record.get("started"), record.get("run")])
+        and all(isinstance(table, dict) for table in tables)
+        and all(_number(number) is not None for number in numbers)
+        and spec["chosen_on"] in CHOICES
+    )
 
 
 def _make_board(members: Sequence[tuple[Path, Record]], metric: str) -> Board:

@@ -191,6 +191,37 @@ def test_incomplete_records_are_named_and_passed_over(run: Any) -> None:
     assert len(said) == 1 and str(damaged[0]) in said[0]
 
 
+@pytest.mark.parametrize(
+    ("place", "rubbish"),
+    [
+        ("stream.name", ["x"]),
+        ("stream.content", None),
+        ("strategy.needs", "x"),
+        ("strategy.name", 3),
+        ("spec.budget", "many"),
+        ("spec.budget", {"steps": "many"}),
+        ("spec.chosen_on", "luck"),
+        ("spec.chosen_on", {}),
+        ("spec.seed", "0"),
+        ("spec.strategy_settings", []),
+        ("metrics.versions", 3),
+        ("environment", 3),
+        ("model", "mlp"),
+        ("started", None),
+    ],
+)
+def test_records_with_rubbish_in_them_are_named_and_passed_over(run: Any, place: str, rubbish: Any) -> None:
+    said: list[str] = []
+    (board,) = make_boards([run(), run(**{"spec.seed": 1, place: rubbish})], warn=said.append)
+    assert len(board.rows[0].runs) == 1 and len(said) == 1
+
+
+def test_stamps_that_are_no_stamps_verify_nothing(run: Any) -> None:
+    stamps = ["yes", [], [3], [{}], {"verdict": "identical"}]
+    (row,) = rows([run(**{"spec.seed": seed, "verification": stamp}) for seed, stamp in enumerate(stamps)])
+    assert (row.verified, row.refuted) == (0, 0)
+
+
 STAMP = {"when": "2026-01-01T00:00:00Z", "clbench": "0", "rows": 1, "largest_difference": 0.0, "changed": []}
 
 
