@@ -15,7 +15,7 @@ class TimeLeft:
 
     A job is expected to take as long as those of the same strategy, stream and settings have taken; else as estimated,
     corrected by how far estimates have been off so far; else as long as its own progress suggests; else as the mean of
-    what has ended.
+    what has ended, or of what the others' progress suggests.
     """
 
     def __init__(self, jobs: Sequence[Job], lanes: int, seconds: Mapping[int, float] | None = None) -> None:
@@ -54,9 +54,17 @@ class TimeLeft:
             return sum(cell) / len(cell)
         if number in self._estimates:
             return self._estimates[number] * self._correction()
-        if number in self._begun and self._left[number] >= ENOUGH:
-            return (now - self._begun[number]) / self._left[number]
-        return sum(self._taken.values()) / len(self._taken) if self._taken else None
+        own = self._projected(number, now)
+        if own is not None:
+            return own
+        known = list(self._taken.values())
+        known = known or [value for other in self._begun if (value := self._projected(other, now)) is not None]
+        return sum(known) / len(known) if known else None
+
+    def _projected(self, number: int, now: float) -> float | None:
+        """What a job's own progress suggests."""
+        begun = self._begun.get(number)
+        return (now - begun) / self._left[number] if begun is not None and self._left[number] >= ENOUGH else None
 
     def _correction(self) -> float:
         known = [number for number in self._taken if self._estimates.get(number)]
