@@ -153,7 +153,10 @@ class Strategy:
         return self._services.memory(size, policy)
 
     def replay(self, memory: Memory, n: int, view: Literal["train", "plain"] = "train") -> Batch | None:
-        """A batch of up to `n` remembered samples, augmented anew; None while the memory is empty."""
+        """A batch of up to `n` remembered samples, augmented anew; None while the memory is empty.
+
+        `n` counts for the whole step; where several devices share it, `loss` gets its share of them.
+        """
         return self._services.replay(memory, n, view)
 
     def batches(self, samples: Samples, batch_size: int = 64, view: Literal["train", "plain"] = "plain") -> Any:

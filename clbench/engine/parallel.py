@@ -181,18 +181,16 @@ class Group(Ranks):
         if on_gpu:
             self._call(lambda dist: dist.all_reduce(present))
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        self._sum([notes, *gradients, *statistics])
+        self._mean([notes, *gradients, *statistics])
         if not on_gpu:
             present = notes[1:]
         self._told = bool(present[0])
-        for gradient in (*gradients, *statistics):
-            gradient.div_(self.size)
-        for parameter, gradient, count in zip(parameters, gradients, present[1:].tolist(), strict=True):
-            parameter.grad = gradient if count else None
-        return (notes[0] / self.size).to(loss.dtype)
+        for parameter, gradient, share in zip(parameters, gradients, present[1:].tolist(), strict=True):
+            parameter.grad = gradient if share else None
+        return notes[0].to(loss.dtype)
 
-    def _sum(self, tensors: Sequence[Tensor]) -> None:
-        """Sum over ranks, in place, by messages of one type and bounded length."""
+    def _mean(self, tensors: Sequence[Tensor]) -> None:
+        """Mean over ranks, in place, by messages of one type and bounded length."""
         buckets: list[list[Tensor]] = []
         filled: dict[torch.dtype, tuple[list[Tensor], int]] = {}
         for tensor in tensors:
@@ -205,6 +203,7 @@ class Group(Ranks):
         under_way = [self._start_sum(bucket) for bucket in buckets]
         for bucket, (flat, work) in zip(buckets, under_way, strict=True):
             self._call(lambda dist, work=work: work.wait())  # type: ignore[misc]
+            flat.div_(self.size)
             for tensor, summed in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
                 tensor.detach().copy_(summed.view(tensor.shape))
 
