@@ -17,6 +17,7 @@ from clbench.errors import UserError, did_you_mean
 from clbench.leaderboard import Board, Row, make_boards
 from clbench.power import ALPHA, MOST, POWER, Plan, plan, spread
 from clbench.ranking import row_values
+from clbench.statistics import paired_difference
 
 Answer = tuple[Plan, dict[str, Any], str]  # the plan, what it is about for JSON, and in a line
 
@@ -60,6 +61,8 @@ def _check(asked: Asked) -> None:
             raise UserError(f"{name} {share:g}: give a number between 0 and 1")
     if asked.comparisons < 1:
         raise UserError(f"--comparisons {asked.comparisons}: give 1 or more")
+    if asked.pairs is not None and asked.sd is None:
+        raise UserError("--pairs goes with --sd: two rows have the pairs they have")
     if asked.pairs is not None and asked.pairs < 2:
         raise UserError(f"--pairs {asked.pairs}: a paired test needs 2 or more")
 
@@ -76,8 +79,7 @@ def _from_sd(asked: Asked) -> Answer:
 def _from_rows(asked: Asked, results: Path) -> Answer:
     board, first, second = _find(asked, results)
     a, b = row_values(first, asked.metric), row_values(second, asked.metric)
-    shared: list[Hashable] = sorted(a.keys() & b.keys(), key=repr)
-    differences = [a[key] - b[key] for key in shared]
+    unit, differences = _differences(a, b)
     if len(differences) < 2:
         raise UserError(
             f"{first.label} and {second.label} share {len(differences)} runs of equal task order and seed with a value "
@@ -92,9 +94,26 @@ def _from_rows(asked: Asked, results: Path) -> Answer:
     wanted = asked.difference if asked.difference is not None else mean
     found = plan(sd, wanted, len(differences), asked.power, asked.alpha, asked.comparisons)
     text = f"{first.label} - {second.label} on {board.stream} (data {board.content[:8]}, model {board.model})"
-    about = {"rows": [first.label, second.label], "metric": asked.metric, "observed": mean, **board.as_dict()}
-    more = f"{asked.metric} {mean:+.4g}, standard deviation {sd:.4g} over {len(differences)} pairs"
+    about = {
+        "rows": [first.label, second.label],
+        "metric": asked.metric,
+        "observed": mean,
+        "unit": unit,
+        **board.as_dict(),
+    }
+    more = f"{asked.metric} {mean:+.4g}, standard deviation {sd:.4g} over {len(differences)} pairs of {unit}"
     return found, about, f"{clean(text)}: {more}"
+
+
+def _differences(a: dict[Hashable, float], b: dict[Hashable, float]) -> tuple[str, list[float]]:
+    """What the paired test counts: a difference for each pair of runs, or the mean for each task order."""
+    found = paired_difference(a, b)
+    if found is None or not found.orders:
+        return "runs", [a[key] - b[key] for key in sorted(a.keys() & b.keys(), key=repr)]
+    by_order: dict[Hashable, list[float]] = {}
+    for key in sorted(a.keys() & b.keys(), key=repr):
+        by_order.setdefault(key[0] if isinstance(key, tuple) else key, []).append(a[key] - b[key])
+    return "orders", [math.fsum(values) / len(values) for values in by_order.values()]
 
 
 def _find(asked: Asked, results: Path) -> tuple[Board, Row, Row]:
@@ -141,7 +160,7 @@ def _lines(found: Plan, asked: Asked) -> Sequence[str]:
         lines.append("  their mean difference is 0: give the --difference to plan for")
     elif found.difference is not None:
         what = f"a difference of {abs(found.difference):.4g}" + ("" if asked.difference else " (the one observed)")
-        lines.append(f"  to show {what}: {_count(found.n)} pairs of runs")
+        lines.append(f"  to show {what}: {_count(found.n)} pairs")
         if found.sd_upper is not None:
             lines.append(
                 f"  {_count(found.n_upper)} if the spread is {found.sd_upper:.4g}, the upper 80 % limit that "

@@ -286,6 +286,18 @@ def test_power_from_rows(cli: Any, boards: Boards) -> None:
     assert "(the one observed)" in text and "3 pairs show a difference of" in text
 
 
+def test_power_counts_task_orders_where_the_test_does(cli: Any, boards: Boards) -> None:
+    """Five orders of two runs: the means of the orders differ by 0.01 to 0.05, deviation 0.0158114."""
+    results = boards({})
+    for order in range(5):
+        level = 0.01 * (order + 1)
+        scores = {"a": [0.5 + level - 0.1, 0.5 + level + 0.1], "b": [0.5, 0.5]}
+        results = boards(scores, **{"stream.order": f"{order:064x}"})
+    found = cli("power", "a", "b", "--results", results, "--json").json()
+    assert (found["unit"], found["pairs"], found["observed"]) == ("orders", 5, pytest.approx(0.03))
+    assert found["sd"] == pytest.approx(0.0158114, abs=1e-6)
+
+
 def test_power_from_a_spread(cli: Any) -> None:
     assert cli("power", "--sd", "0.02", "--difference", "0.01", "--json").json()["n"] == 34
     assert "5 pairs show a difference of 0.03364 or more" in cli("power", "--sd", "0.02", "--pairs", "5").out
@@ -304,6 +316,7 @@ def test_power_from_a_spread(cli: Any) -> None:
         (("good", "once"), "share 1 runs of equal task order and seed"),
         (("good", "shifted"), "differ by the same"),
         (("--sd", "0", "--pairs", "3"), "--sd 0: give a positive number"),
+        (("good", "close", "--pairs", "5"), "--pairs goes with --sd"),
         (("--sd", "1"), "--sd alone says nothing"),
         (("--sd", "1", "--pairs", "1"), "needs 2 or more"),
         (("--sd", "1", "--pairs", "3", "--power", "1"), "between 0 and 1"),
