@@ -38,7 +38,9 @@ def follow(store: Store, name: str) -> int:
         if "run" in message:
             sweep.log(Path(message["run"]))
         if sweep.given_up:
-            complain(f"{MOST_FAILURES} failures in a row; nothing more is logged; the same sweep again logs what is missing")
+            complain(
+                f"{MOST_FAILURES} failures in a row; nothing more is logged; the same sweep again logs what is missing"
+            )
             return 1
         if "end" in message:
             sweep.end(message["end"] or {})
@@ -83,7 +85,7 @@ class _Sweep:
         """Figures and boards of the runs that are completed, and the end of the parent run."""
         try:
             parent = self.parent()
-            records = {folder: read_record(folder) for folder in self.folders}
+            records = {folder: read_record(folder) for folder in sorted(self.folders, key=lambda path: path.name)}
             completed = {folder: r for folder, r in records.items() if r["status"] == "completed"}
             for artifact, content in _artifacts(completed):
                 with self.store.alone() as client:
@@ -163,10 +165,11 @@ def _figures(place: str, folders: list[Path]) -> Iterator[tuple[str, bytes]]:
         material = Material(found)
         yield f"{place}/comparison.png", render(material, overview(material), "png")
         yield f"{place}/comparison.pdf", render(material, overview(material), "pdf")
-    for number, (row, label) in enumerate(zip(found.groups, found.labels, strict=True), 1):
+    names = [allowed_name(label).replace("/", "-")[:60].strip() for label in found.labels]
+    for i, row in enumerate(found.groups):
         material = Material(compare([folder for folder, _ in row.runs], least=1))
-        name = allowed_name(label).replace("/", "-")[:60].strip()
-        yield f"{place}/{number:02d}-{name}.png", render(material, overview(material), "png")
+        name = names[i] if names.count(names[i]) == 1 else f"{names[i]}-{i + 1}"
+        yield f"{place}/{name}.png", render(material, overview(material), "png")
 
 
 def _messages() -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from clbench.compare import compare
 from clbench.curves import Curve, group_curves
 from clbench.errors import UserError
 from clbench.record import read_record, write_record
+from clbench.selection import select_runs
 from clbench.table import EvaluationTable, Row
 
 Runs = dict[tuple[str, int], Path]
@@ -219,3 +221,43 @@ def test_many_tasks_and_held_out_sets_can_be_drawn(tmp_path: Path, finished_runs
     comparison.groups, comparison.labels = [group] * 4, ["a name that goes on " * 5] * 4
     material = Material(comparison)
     assert len(render(material, overview(material), "png")) > 10_000
+
+
+def test_rows_are_chosen_by_name_and_setting(finished_results: Path, finished_runs: Runs) -> None:
+    two = select_runs(["finetune@split-digits", "nmc@split-digits,head=linear"], finished_results)
+    assert set(two) == {finished_runs[key] for key in (("finetune", 0), ("finetune", 1), ("nmc", 0))}
+    assert select_runs(["replay@split-digits,memory_size=200,tasks=5"], finished_results) == [
+        finished_runs["replay", 0],
+        finished_runs["replay", 1],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("repaly@split-digits", "did you mean replay"),
+        ("replay@split-digit", "did you mean split-digits"),
+        ("replay@split-digits,memory=3", "did you mean memory_size"),
+        ("replay@split-digits,memory_size=3", "no runs with memory_size=3; there are 200"),
+        ("replay@split-digits,memory_size", "write a condition as KEY=VALUE"),
+        ("replay@split-digits,", "write a condition as KEY=VALUE"),
+        ("replay@split-digits,seed=1", "no setting 'seed'"),
+        ("@split-digits", "write STRATEGY@STREAM"),
+    ],
+)
+def test_wrong_rows_are_one_line(finished_results: Path, text: str, words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)) as caught:
+        select_runs([text], finished_results)
+    assert "\n" not in str(caught.value)
+
+
+def test_stars_are_for_corrected_p_values(
+    finished_runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare_command(list(finished_runs.values()), Pictures(tmp_path / "x.svg", "matrix"))
+    printed = capsys.readouterr().out
+    assert "corrected by Holm" in printed
+    found = compare(list(finished_runs.values())).differences[1]["average"]
+    assert found is not None and found.p_holm is not None
+    line = next(line for line in printed.splitlines() if line.strip().startswith("average ") and "[" in line)
+    assert ("*" in line) == (found.p_holm < 0.05)

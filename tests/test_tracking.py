@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -20,7 +21,7 @@ from clbench.errors import RunFailed, UserError
 from clbench.record import read_record
 from clbench.table import EvaluationTable
 from clbench.tracked import curves, finals, parameters
-from clbench.tracking import log_run, results_of, tracking_uri
+from clbench.tracking import SweepTracking, log_run, results_of, tracking_uri
 
 Runs = dict[tuple[str, int], Path]
 Copy = Callable[[str, int], Path]
@@ -183,3 +184,132 @@ def test_pages_replace_the_process_by_the_server(tmp_path: Path, monkeypatch: py
     assert program == sys.executable and arguments[1:4] == ["-m", "mlflow", "server"]
     assert f"sqlite:///{tmp_path / 'mlflow.db'}" in arguments and str(port) in arguments
     assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def sweep_of(results: Path, runs: list[Path]) -> list[Path]:
+    """Copies of runs in a results folder."""
+    folders = []
+    for source in runs:
+        folder = results / "runs" / source.parts[-3] / source.parts[-2] / source.name
+        shutil.copytree(source, folder)
+        folders.append(folder)
+    return folders
+
+
+def report_of(folders: list[Path], status: str = "completed") -> dict[str, Any]:
+    runs = [{"folder": str(folder), "status": "completed"} for folder in folders]
+    return {"status": status, "seconds": 2.5, "engine": "local", "counts": {"completed": len(folders)}, "runs": runs}
+
+
+@pytest.mark.slow
+def test_a_sweep_is_a_parent_with_nested_runs_in_one_experiment(
+    finished_runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it is continued: the same parent, nothing logged twice."""
+    monkeypatch.setenv("CLBENCH_TRACKING", "wait")
+    results = tmp_path / "results"
+    folders = sweep_of(results, [finished_runs[key] for key in (("finetune", 0), ("replay", 0), ("replay", 1))])
+    first = SweepTracking("the sweep", results, say=pytest.fail)
+    first.run_ended(folders[0])
+    first.run_ended(folders[0])
+    first.close(report_of(folders[:1], status="interrupted"))
+    [(parent, status)] = query(results, "select run_uuid, status from runs where name = 'the sweep'")
+    assert status == "KILLED"
+    second = SweepTracking("the sweep", results, say=pytest.fail)
+    second.run_ended(folders[1])
+    second.close(report_of(folders))
+    assert (results / "tracking.log").read_text() == ""
+    assert query(results, "select name from experiments where name not in ('Default')") == [("the sweep",)]
+    runs = dict(query(results, "select run_uuid, status from runs where lifecycle_stage = 'active'"))
+    assert len(runs) == 4 and set(runs.values()) == {"FINISHED"}
+    nested = dict(query(results, "select run_uuid, value from tags where key = 'mlflow.parentRunId'"))
+    assert nested == {run: parent for run in runs if run != parent}
+    finals_of = query(results, f"select key, value from latest_metrics where run_uuid = '{parent}'")
+    assert dict(finals_of) == {"runs/completed": 3.0, "sweep/seconds": 2.5}
+    averages = {value for (value,) in query(results, "select value from latest_metrics where key = 'average'")}
+    assert averages == {read_record(folder)["metrics"]["average"] for folder in folders}
+    artifacts = results / "mlflow-artifacts" / "the sweep" / parent / "artifacts"
+    files = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*") if path.is_file()}
+    place = "figures/split-digits"
+    assert files == {
+        "leaderboard.md",
+        "leaderboard.json",
+        "leaderboard.html",
+        f"{place}/comparison.png",
+        f"{place}/comparison.pdf",
+        f"{place}/finetune.png",
+        f"{place}/replay.png",
+    }
+    note = query(results, "select value from tags where key = 'mlflow.note.content'")
+    assert "replay" in note[0][0] and (artifacts / f"{place}/comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_sweep_that_was_killed_ends_its_parent(
+    finished_runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child sees its stdin end, whatever became of the sweep; a run that cannot be read costs one line only."""
+    results = tmp_path / "results"
+    [folder] = sweep_of(results, [finished_runs["nmc", 0]])
+    (results / "broken").mkdir()
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom clbench.tracking import SweepTracking\n"
+        "tracking = SweepTracking('cut', Path(sys.argv[1]))\n"
+        "for folder in sys.argv[2:]:\n    tracking.run_ended(Path(folder))\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    arguments = [sys.executable, "-c", script, str(results), str(results / "broken"), str(folder)]
+    assert subprocess.run(arguments).returncode == -9
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if (results / "mlflow.db").exists() and (results / "mlflow-artifacts").exists():
+            with contextlib.suppress(sqlite3.OperationalError):
+                if ("cut", "KILLED") in query(results, "select name, status from runs"):
+                    break
+        time.sleep(0.2)
+    names = sorted(query(results, "select name, status from runs"))
+    assert names == [("cut", "KILLED"), (f"nmc-{folder.name}", "FINISHED")]
+    lines = (results / "tracking.log").read_text().splitlines()
+    assert len(lines) == 1 and "broken" in lines[0] and "record.json is missing" in lines[0]
+
+
+def test_a_sweep_is_told_once_that_the_server_is_down(
+    run_copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}")
+    folder, said = run_copy("nmc", 0), []
+    tracking = SweepTracking("down", tmp_path, say=said.append)
+    tracking.run_ended(folder)
+    tracking.run_ended(tmp_path / "another")
+    tracking.close(report_of([folder]))
+    assert len(said) == 1 and "not reachable" in said[0] and "secret" not in said[0] and "\n" not in said[0]
+
+
+def test_a_sweep_without_tracking_starts_nothing(
+    run_copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CLBENCH_TRACKING", "off")
+    before = sorted(tmp_path.iterdir())
+    tracking = SweepTracking("off", tmp_path, say=pytest.fail)
+    tracking.run_ended(tmp_path / "run")
+    tracking.close(None)
+    SweepTracking("empty", tmp_path, say=pytest.fail).close({"runs": []})
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_child_that_dies_is_told_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is raised, and nobody waits for it."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    said: list[str] = []
+    tracking = SweepTracking("dies", tmp_path, say=said.append)
+    deadline = time.monotonic() + 30
+    number = 0
+    while not said and time.monotonic() < deadline:
+        number += 1
+        tracking.run_ended(tmp_path / str(number))
+        time.sleep(0.05)
+    tracking.close({"status": "completed"})
+    assert len(said) == 1 and "its process has ended" in said[0]
