@@ -27,6 +27,7 @@ from clbench.record import Record, now, opening_record, read_record, strategy_la
 from clbench.registry import source_hash
 from clbench.resolve import build_stream, in_full, parts_of
 from clbench.run import run
+from clbench.seal import broken_seal
 from clbench.spec import RunSpec, make_spec, read_spec_file
 
 
@@ -60,7 +61,11 @@ def resume_run(folder: Path, reporter: Reporter | None = None, checkpoint_every:
     record = read_record(folder)
     if record["status"] == "completed":
         raise UserError(f"{folder} is complete: nothing to resume (`clbench runs show {folder}`)")
+    if broken := broken_seal(folder, record):
+        raise UserError(f"cannot resume: {broken}")
     spec = make_spec(read_spec_file(folder / "config.yaml"), f"{folder / 'config.yaml'}")
+    if spec.hash() != record["spec_hash"]:
+        raise UserError(f"cannot resume: {folder / 'config.yaml'} is not the specification that the run began with")
     with _locked(folder), processes_for(spec) as processes:
         built = Prepared(spec)
         session = built.session(folder, reporter or Reporter(), checkpoint_every, processes.join(built.spec, folder))

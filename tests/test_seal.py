@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clbench.errors import UserError
+from clbench.launch import resume_run
 from clbench.record import read_record, write_record
 from clbench.seal import broken_seal, record_fingerprint, seal
 
@@ -148,3 +150,20 @@ def test_a_running_record_has_no_seal(tmp_path: Path) -> None:
     running = seal(tmp_path, record | {"status": "running"})
     assert "seal" not in running and broken_seal(tmp_path, running) is None
     assert broken_seal(tmp_path, {"schema": 2, "status": "completed"}) is not None
+
+
+def test_an_interrupted_run_that_was_edited_is_not_resumed(run_copy: Copy) -> None:
+    folder = run_copy("nmc", 0)
+    write_record(folder, read_record(folder) | {"status": "interrupted"})
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("seed: 0", "seed: 1"))
+    with pytest.raises(UserError, match=r"cannot resume: .*config\.yaml was edited"):
+        resume_run(folder)
+    (folder / "config.yaml").write_text(config)
+    edited(folder, "started", value="2020-01-01T00:00:00Z")
+    with pytest.raises(UserError, match=r"cannot resume: .*record\.json was edited"):
+        resume_run(folder)
+    (folder / "config.yaml").write_text(config.replace("seed: 0", "seed: 1"))
+    write_record(folder, read_record(folder) | {"status": "running"})
+    with pytest.raises(UserError, match="is not the specification that the run began with"):
+        resume_run(folder)
