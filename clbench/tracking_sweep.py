@@ -39,7 +39,7 @@ def follow(store: Store, name: str) -> int:
             sweep.log(Path(message["run"]))
         if sweep.given_up:
             complain(
-                f"{MOST_FAILURES} failures in a row; nothing more is logged; the same sweep again logs what is missing"
+                f"{MOST_FAILURES} failures in a row: no more is logged; the same sweep again does the rest"
             )
             return 1
         if "end" in message:
