@@ -129,13 +129,14 @@ def bootstrap_percentiles(values: Sequence[float], tail: float) -> tuple[float, 
     import numpy as np
 
     ordered = np.sort(np.asarray(values, dtype=np.float64))
+    if ordered[0] == ordered[-1]:
+        return float(ordered[0]), float(ordered[0])
     weights, counts = _resampling_weights(len(values))
-    means = weights @ ordered
-    rising = np.argsort(means)
-    means, reached = means[rising], np.cumsum(counts[rising])
+    means = np.repeat(weights @ ordered, counts)
     places = (RESAMPLES - 1) * np.array([tail, 1 - tail])  # interpolated as numpy.quantile does
-    below, above = (means[np.searchsorted(reached, edge(places), side="right")] for edge in (np.floor, np.ceil))
-    low, high = below + (places - np.floor(places)) * (above - below)
+    below, above = np.floor(places).astype(int), np.ceil(places).astype(int)
+    means.partition([*below, *above])
+    low, high = means[below] + (places - below) * (means[above] - means[below])
     return max(float(low), float(ordered[0])), min(float(high), float(ordered[-1]))
 
 
