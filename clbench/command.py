@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -91,27 +91,33 @@ def value_text(value: Any, setting: Setting | None) -> str:
     the installed class cannot take at all is written plainly, to be refused."""
     from clbench.cli.specify import parse_value
 
-    spellings = [text for text in _spellings(value) if text.isprintable()]
-    for text in spellings:
+    first = None
+    for text in _spellings(value):
+        if not text.isprintable():
+            continue
+        first = text if first is None else first
         try:
             if _same(parse_value(text, setting, text), value):
                 return text
         except UserError:
             continue
-    return spellings[0]
+    return str(first)
 
 
-def _spellings(value: Any) -> list[str]:
+def _spellings(value: Any) -> Iterator[str]:
     """Ways to write a value, the plainest first; the last ones say any text, in any setting."""
     flow: dict[str, Any] = {"default_flow_style": True, "width": float("inf"), "sort_keys": False}
     if isinstance(value, str):
+        yield value
         quoted = yaml.safe_dump(value, default_style='"', **flow).strip()
-        return [value, quoted, f"!!str {quoted}"]
-    if value is None:
-        return ["none", "null"]
-    plain = yaml.safe_dump(value, **flow).strip().removesuffix("...").strip()
-    exact = yaml.safe_dump(value, default_style='"', **flow).strip()
-    return [json.dumps(value, separators=(",", ":")), plain, exact]
+        yield quoted
+        yield f"!!str {quoted}"
+    elif value is None:
+        yield from ("none", "null")
+    else:
+        yield json.dumps(value, separators=(",", ":"))
+        yield yaml.safe_dump(value, **flow).strip().removesuffix("...").strip()
+        yield yaml.safe_dump(value, default_style='"', **flow).strip()
 
 
 @lru_cache(maxsize=256)
