@@ -10,8 +10,8 @@ from clbench.board_filter import COST_OF
 from clbench.board_filter import ONLY as FILTERS
 from clbench.leaderboard import COLUMNS, COSTS, TRUE_NEEDS, Board, Row, Value, metric_value, plain
 from clbench.page.details import row_details
-from clbench.page.figures import column, figures, is_count, mean_of
-from clbench.page.series import ROWS, group_of
+from clbench.page.figures import any_value, column, figures, is_count, mean_of
+from clbench.page.series import ROWS, group_of, runs_per_row
 from clbench.page.text import DASH, MINUS, clean, number, seconds, short
 from clbench.page.wording import CHOSEN, NEEDS
 
@@ -33,10 +33,11 @@ def board_content(board: Board, place: int, metric: str) -> dict[str, Any]:
     records = [record for row in board.rows for _, record in row.runs]
     shown = [
         metric,
-        *(key for key in COLUMNS if key != metric and any(mean_of(row, key) is not None for row in board.rows)),
+        *(key for key in COLUMNS if key != metric and any_value(board, key)),
     ]
-    costs = [key for key in COSTS if any(mean_of(row, key) is not None for row in board.rows)]
-    groups = [group_of([folder for folder, _ in row.runs], board.direction) for row in board.rows[:ROWS]]
+    costs = [key for key in COSTS if any_value(board, key)]
+    drawn = board.rows[:ROWS]
+    groups = [group_of([f for f, _ in row.runs], board.direction, runs_per_row(len(drawn))) for row in drawn]
     data = figures(board, groups, metric)
     spread = _spread([row.value(metric) for row in board.rows])
     placings = rank(board.rows, metric).placings
@@ -100,7 +101,7 @@ def _row(
         "search": " ".join([name, summary, *(f"{key}={value}" for key, value in settings)]).lower(),
         "cells": [{**cell(row.value(key), key, len(row.runs)), "bar": None} for key in shown],
         "bar": _bar(row.value(shown[0]), spread),
-        "costs": [_cost(row.value(key), key) for key in costs],
+        "costs": [_cost(row, key) for key in costs],
         "needs": [{"key": key, "name": NEEDS[key].name} for key in TRUE_NEEDS if row.needs.get(key)],
         "only": [name for name in ONLY if row.needs.get(FILTERS[name][0]) is FILTERS[name][1]],
         "spent": {name: _most(row, key) for name, key in COST_OF.items()},
@@ -144,8 +145,8 @@ def cell(value: Value, key: str, runs: int) -> dict[str, Any]:
     }
 
 
-def _cost(value: Value, key: str) -> dict[str, Any]:
-    mean = value.estimate.mean if value.estimate else None
+def _cost(row: Row, key: str) -> dict[str, Any]:
+    mean = mean_of(row, key)
     return {"text": FORMATS.get(key, short)(mean), "sort": "" if mean is None else repr(mean)}
 
 

@@ -2,8 +2,8 @@
 
 A curve keeps about `MOST` points: the first and last, and the lowest and highest of each stretch between, so that no
 trough is lost; of the average, these of every task. A board's single sets and switches share a budget of `POINTS`
-points; where they would need more, they keep fewer each. Only the first `ROWS` rows of a board, and the first `RUNS`
-runs of a row, are drawn.
+points; where they would need more, they keep fewer each. Only the first `ROWS` rows of a board are drawn, and the first
+`RUNS` runs of a row; where a board would need more than `TABLES` tables for that, fewer, but not fewer than `FEWEST`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,23 @@ LEAST = 8
 POINTS = 60_000
 ROWS = 200
 RUNS = 10
+FEWEST = 5
+TABLES = 1_000
 
 
-def group_of(folders: Sequence[Path], direction: str) -> GroupCurves | None:
-    """Curves over a row's runs; runs whose table is missing or damaged are passed over, None where none is left."""
+def runs_per_row(rows: int) -> int:
+    """Of how many runs the tables of a row are read."""
+    return max(FEWEST, min(RUNS, TABLES // max(1, rows)))
+
+
+def group_of(folders: Sequence[Path], direction: str, most: int = RUNS) -> GroupCurves | None:
+    """Curves over a row's first `most` runs; those whose table is missing or damaged are passed over, None where none
+    is left."""
     from clbench.curves import over_runs
     from clbench.traces import read_trace
 
     traces = []
-    for folder in folders[:RUNS]:
+    for folder in folders[:most]:
         try:
             traces.append(read_trace(folder, direction))
         except UserError:
