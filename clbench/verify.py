@@ -28,9 +28,7 @@ from clbench.table import EvaluationTable
 
 Verdict = Literal["identical", "within tolerance", "differs"]
 
-CONDITIONS = (
-    "device", "devices", "sync_bn", "precision", "threads", "channels_last", "compile", "platform", "processor", "gpu",
-)  # fmt: skip
+CONDITIONS = ("device", "precision", "threads", "channels_last", "compile", "platform", "processor", "gpu")
 DEVICE_CLASS = ("device", "precision")
 COUNTED = ("steps", "samples_train", "samples_evaluate", "flops_train", "stored_bytes", "parameters_trained")
 MAY_CHANGE = ("source_hash", "summary", "notes")  # texts, and what is compared apart
@@ -175,7 +173,7 @@ def _within(rows: RowDifferences, allowed: Tolerance) -> bool:
 def changed_conditions(record: Record, again: Record) -> list[str]:
     """Conditions of byte-identity in which two runs differ, one line each."""
     old, new = record["environment"], again["environment"]
-    pairs = {name: (old.get(name), new.get(name)) for name in CONDITIONS}
+    pairs = {name: (old[name], new[name]) for name in CONDITIONS}
     pairs |= {name: (old.get(name, alone), new.get(name, alone)) for name, alone in ALONE.items()}
     names = sorted(old["versions"].keys() | new["versions"].keys())
     pairs |= {name: (old["versions"].get(name), new["versions"].get(name)) for name in names}
