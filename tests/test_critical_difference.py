@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clbench.critical_difference import cliques, critical_difference
@@ -103,6 +103,7 @@ def test_cliques_of_a_chain_and_of_a_square() -> None:
     assert cliques(np.ones((4, 4), dtype=bool)) == [[0, 1, 2, 3]]
 
 
+@settings(deadline=None)
 @given(st.integers(2, 7), st.randoms())
 def test_cliques_are_maximal_and_complete(count: int, random: object) -> None:
     draw = random.random  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clbench.ranking import Ranking, rank_values
@@ -94,6 +94,7 @@ def test_a_row_is_not_compared_with_itself() -> None:
         board(GOOD, BAD).difference(1, 1)
 
 
+@settings(deadline=None)
 @given(BOARDS, st.randoms())
 def test_the_order_of_rows_does_not_matter(rows: list[list[float]], random: Any) -> None:
     order = list(range(len(rows)))
@@ -102,6 +103,7 @@ def test_the_order_of_rows_does_not_matter(rows: list[list[float]], random: Any)
     assert [before.placings[i] for i in order] == after.placings
 
 
+@settings(deadline=None)
 @given(BOARDS)
 def test_ranks_follow_from_what_is_shown(rows: list[list[float]]) -> None:
     found = board(*rows)
@@ -118,6 +120,7 @@ def test_ranks_follow_from_what_is_shown(rows: list[list[float]]) -> None:
             assert found.tied(i, j) == (not difference.separated)
 
 
+@settings(deadline=None)
 @given(BOARDS)
 def test_lower_is_better_is_the_mirror_image(rows: list[list[float]]) -> None:
     assert board(*rows).placings == board(*([-v for v in row] for row in rows), lower=True).placings

@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clbench.statistics import (
@@ -97,6 +97,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(n: int) -> None:
     assert 0.89 <= held / 600 <= 0.98
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_the_mean_lies_in_its_interval(values: list[float]) -> None:
     found = mean_interval(values)
@@ -162,6 +163,7 @@ def test_five_pairs_by_hand() -> None:
     assert found.separated
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_interval_and_p_value_agree(pairs: list[tuple[float, float]]) -> None:
     found = paired_difference({i: a for i, (a, _) in enumerate(pairs)}, {i: b for i, (_, b) in enumerate(pairs)})
@@ -172,6 +174,7 @@ def test_interval_and_p_value_agree(pairs: list[tuple[float, float]]) -> None:
         assert found.low <= found.mean <= found.high
 
 
+@settings(deadline=None)
 @given(PAIRS, st.floats(-100, 100))
 def test_a_constant_added_to_both_changes_nothing(pairs: list[tuple[float, float]], constant: float) -> None:
     a, b = ({i: pair[which] for i, pair in enumerate(pairs)} for which in (0, 1))
@@ -183,6 +186,7 @@ def test_a_constant_added_to_both_changes_nothing(pairs: list[tuple[float, float
         assert after.low == pytest.approx(before.low, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_exchanging_the_rows_changes_the_sign_only(pairs: list[tuple[float, float]]) -> None:
     a, b = ({i: pair[which] for i, pair in enumerate(pairs)} for which in (0, 1))
@@ -276,6 +280,7 @@ def test_holms_correction_by_hand() -> None:
     assert list(holm([0.03, 0.01, 0.04, 0.02])) == pytest.approx([0.06, 0.04, 0.06, 0.06])
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.randoms())
 def test_holms_correction(p: list[float], random: random.Random) -> None:
     found = list(holm(p))

@@ -19,7 +19,7 @@ _SPECIAL = {
     "<": "\\textless{}",
     ">": "\\textgreater{}",
     "|": "\\textbar{}",
-    '"': "\\textquotedbl{}",
+    '"': '{"}',
     "±": "$\\pm$",
     **{c: f"\\{c}" for c in "&%$#_{}"},
 }
