@@ -167,10 +167,8 @@ def paired_tests(a: NDArray[Any], b: NDArray[Any], orders: Sequence[Hashable]) -
 
     a, b = np.broadcast_arrays(a, b)
     present = ~(np.isnan(a) | np.isnan(b))
-    size = np.where(present, np.maximum(np.abs(a), np.abs(b)), 0.0)
+    scale = np.where(present, np.maximum(np.abs(a), np.abs(b)), 0.0).max(axis=1, initial=0.0)
     gaps = np.where(present, a - b, 0.0)
-    gaps[np.abs(gaps) <= ROUNDING * size] = 0.0
-    scale = size.max(axis=1, initial=0.0)
     still = _constant(a, present, scale) & _constant(b, present, scale)
     n = present.sum(axis=1)
     plain = _student(gaps, present, scale, still)
@@ -183,7 +181,8 @@ def paired_tests(a: NDArray[Any], b: NDArray[Any], orders: Sequence[Hashable]) -
     found = runs > 0
     means = np.where(found, gaps @ member / np.maximum(runs, 1), 0.0)
     count = found.sum(axis=1)
-    repeats = (np.abs(np.where(present, gaps - means @ member.T, 0.0)) <= ROUNDING * size).all(axis=1)
+    within = np.where(present, gaps - means @ member.T, 0.0)
+    repeats = np.abs(within).max(axis=1, initial=0.0) <= ROUNDING * scale
     by_order = (n > count) & ((count >= ORDERS) | ((count > 1) & repeats))
     grouped = _student(means, found, scale, still)
     mean, low, high, p = (np.where(by_order, g, s) for g, s in zip(grouped, plain, strict=True))
@@ -246,7 +245,8 @@ def _student(
         flat = (n > 1) & (np.abs(away).max(axis=1, initial=0.0) <= ROUNDING * scale)
         reach = np.where(flat, 0.0, stdtrit(n - 1, (1 + LEVEL) / 2) * error)
         p = 2 * stdtr(n - 1, -np.abs(mean / error))
-    equal = np.abs(mean) <= ROUNDING * scale
+    equal = flat & (np.abs(mean) <= ROUNDING * scale)
+    mean = np.where(equal, 0.0, mean)
     p = np.where(flat, np.where(equal, 1.0, np.where(still, 0.0, 2.0 ** (1 - n))), p)
     p = np.where(n > 1, p, np.nan)
     unknown = np.isnan(p) | (flat & ~equal & (p > 1 - LEVEL))

@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clbench.statistics import (
@@ -164,6 +164,7 @@ def test_five_pairs_by_hand() -> None:
 
 
 @settings(deadline=None)
+@example([(0.0, 2.2e-16), (1.0, 1.0)])
 @given(PAIRS)
 def test_interval_and_p_value_agree(pairs: list[tuple[float, float]]) -> None:
     found = paired_difference({i: a for i, (a, _) in enumerate(pairs)}, {i: b for i, (_, b) in enumerate(pairs)})
