@@ -17,7 +17,7 @@ from clbench.catalogue import Entry
 from clbench.config import Config, parse_config
 from clbench.errors import UserError, did_you_mean
 from clbench.quantities import SECONDS, UNITS, amount
-from clbench.settings import check_schedule, check_settings, no_owner, owner_of
+from clbench.settings import Owner, check_schedule, check_settings, no_owner, owner_of
 from clbench.spec import RunSpec, make_spec
 from clbench.sweeps.suite_file import AXES, Layer, SuiteEntry, SuiteText, read_suite_text
 
@@ -82,17 +82,17 @@ class Suite:
 def find_suite(name: str | Path) -> Path:
     """The file of a suite: a path, or the name of one that comes with clbench. Raises UserError."""
     path = Path(name).expanduser()
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a suite file (YAML)")
-    if path.exists():
-        return path
     packaged = packaged_suites()
+    if path.exists() and not path.is_dir():
+        return path
     if str(name) in packaged:
         return packaged[str(name)]
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a suite file (YAML)")
     if path.suffix in (".yaml", ".yml") or path.parent != Path():
         raise UserError(f"no such suite: {path}")
-    raise UserError(f"no suite {str(name)!r}: it is no file, and none that comes with clbench"
-                    f"{did_you_mean(str(name), packaged)}")  # fmt: skip
+    near = did_you_mean(str(name), packaged)
+    raise UserError(f"no suite {str(name)!r}: it is no file, and none that comes with clbench{near}")
 
 
 def packaged_suites() -> dict[str, Path]:
@@ -167,8 +167,7 @@ class _Expansion:
         resources = self._resources(entry)
         for strategy in merged["strategy"].values:
             for stream in merged["stream"].values:
-                with_place = {"strategy": strategy, "stream": stream}
-                yield from self._cell(entry, merged, with_place, resources)
+                yield from self._cell(entry, merged, {"strategy": strategy, "stream": stream}, resources)
 
     def _cell(
         self, entry: SuiteEntry, merged: dict[str, _Given], names: dict[str, str], resources: Wanted
@@ -192,19 +191,13 @@ class _Expansion:
                 found[key] = self._checked_spec(key, given)
                 continue
             try:
-                owned = owner_of(key, strategy, stream)
-                prefixed = "." in key
-                if owned is not None and prefixed and given.layer.shared:
-                    owner = strategy if owned[0] == "strategy" else stream
-                    owned = owned if owned[1] in owner.settings or not owner.complete else None
+                owned = self._owner(key, given.layer, strategy, stream)
                 if owned is None:
-                    if given.layer.shared:
-                        continue
-                    raise no_owner(key, strategy, stream)
+                    continue
                 self._check_setting(strategy if owned[0] == "strategy" else stream, owned[1], given)
             except UserError as error:
                 raise UserError(f"{given.layer.place}: {error}") from None
-            self.known |= {key}
+            self.known.add(key)
             name = f"{owned[0]}.{owned[1]}"
             if name in found and found[name].rank == given.rank:
                 raise UserError(f"{given.layer.place}: {owned[1]} and {name} are the same setting; give one of them")
@@ -213,6 +206,17 @@ class _Expansion:
         self.known |= {*strategy.settings, *(f"strategy.{key}" for key in strategy.settings)}
         self.known |= {*stream.settings, *(f"stream.{key}" for key in stream.settings)}
         return found | {key: found.pop(key) for key in ("order_seed", "seed") if key in found}
+
+    def _owner(self, key: str, layer: Layer, strategy: Entry, stream: Entry) -> tuple[Owner, str] | None:
+        """Whose setting it is, and its name there; None for a default of others."""
+        owned = owner_of(key, strategy, stream)
+        if owned is not None and layer.shared:
+            entry = strategy if owned[0] == "strategy" else stream
+            if entry.complete and owned[1] not in entry.settings:
+                return None
+        if owned is None and not layer.shared:
+            raise no_owner(key, strategy, stream)
+        return owned
 
     def _check_setting(self, entry: Entry, key: str, given: _Given) -> None:
         for value in given.values:
