@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,7 +94,8 @@ def _show(suite: Suite, options: SweepOptions) -> int:
     from clbench.sweeps.show import plan_as_dict, show_plan
 
     with _own_stdout():
-        plan = make_plan(suite, options.out, _path(options.data_root))
+        with _leaving_at_once():
+            plan = make_plan(suite, options.out, _path(options.data_root))
         estimates = estimate(plan, options.probe, (lambda text: None) if options.quiet else _say)
     jobs = _at_once(plan, options, machine.cores())
     if options.as_json:
@@ -125,8 +129,9 @@ def _run_plan(suite: Suite, options: SweepOptions, journal: Journal) -> SweepRes
     from clbench.sweeps.show import plan_as_dict
     from clbench.sweeps.time_left import TimeLeft
 
-    plan = make_plan(suite, options.out, _path(options.data_root))
-    estimates = estimate(plan, probe=False)
+    with _leaving_at_once():
+        plan = make_plan(suite, options.out, _path(options.data_root))
+        estimates = estimate(plan, probe=False)
     lanes = _at_once(plan, options, machine.cores())
     journal.keep("suite.yaml", suite.path.read_text(encoding="utf-8"))
     journal.keep("plan.json", plan_as_dict(plan, estimates, lanes))
@@ -265,6 +270,26 @@ def _own_stdout() -> Iterator[None]:
     """What is imported for a plan may print; stdout is for the result."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+@contextlib.contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """While nothing is run yet, Ctrl-C and SIGTERM end the process: an exception in the middle of an import of torch
+    would abort it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        os.write(2, b"clbench: interrupted before anything was run\n")
+        os._exit(130)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say(text: str) -> None:
