@@ -96,7 +96,8 @@ def group_legend(figure: FigureBase, labels: Sequence[str], width: float) -> Non
 def legend_above(figure: FigureBase, lines: Sequence[Line2D], labels: Sequence[str], width: float) -> None:
     """A legend in one block above the axes; labels may begin with an underscore."""
     longest = max(len(label) for label in labels)
-    columns = max(1, min(len(labels), int(width / (0.45 + 0.058 * longest))))
+    fitting = max(1, min(len(labels), int(width / (0.45 + 0.058 * longest))))
+    columns = -(-len(labels) // -(-len(labels) // fitting))  # rows of equal length
     legend = figure.legend(
         lines,
         [str(i) for i in range(len(labels))],
