@@ -139,6 +139,8 @@ def _facts(found: dict[str, list[Any]], empty: str = "") -> Facts:
 
 def _agreed(values: Sequence[Any]) -> str:
     """The value all runs share; else each value with its number of runs. Empty where no run has one."""
+    if values and values.count(values[0]) == len(values) and not isinstance(values[0], (bool, int, float)):
+        values = values[:1]  # the common case, without writing JSON for every run
     counts: dict[str, int] = {}
     for value in values:
         if value is not None:

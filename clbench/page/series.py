@@ -26,8 +26,8 @@ LEAST = 8
 POINTS = 60_000
 ROWS = 200
 RUNS = 10
-FEWEST = 5
-TABLES = 1_000
+FEWEST = 3
+TABLES = 600
 
 
 def runs_per_row(rows: int) -> int:
