@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -44,10 +45,13 @@ def joined(address: str | None) -> Iterator[bool]:
         import ray
     except ImportError:
         raise UserError("--engine ray needs Ray: pip install 'clbench[ray]'") from None
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     if ray.is_initialized():
         yield False
         return
     temporary = _temporary_folder() if address is None else None
+    token = _own_token() if address is None else _users_token()
+    os.environ.update(token)
     try:
         with _own_signals():
             _start_here(temporary) if temporary is not None else _join(str(address))
@@ -55,6 +59,8 @@ def joined(address: str | None) -> Iterator[bool]:
     finally:
         with _own_signals():
             ray.shutdown()
+        for name in token:
+            os.environ.pop(name, None)
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -100,6 +106,7 @@ def _start_here(temporary: Path) -> None:
             address="local",
             num_cpus=machine.cores(),
             include_dashboard=False,
+            _node_ip_address="127.0.0.1",
             object_store_memory=STORE_BYTES,
             _temp_dir=str(temporary),
             **_quietly(),
@@ -119,6 +126,21 @@ def _join(address: str) -> None:
         if not client:
             _check_node_here(address)
         ray.init(address=place, **_quietly())
+
+
+def _own_token() -> dict[str, str]:
+    """For a Ray of our own, so that nobody else on the machine can use it; Ray would leave one in the home folder."""
+    given = "RAY_AUTH_MODE" in os.environ
+    return {} if given else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def _users_token() -> dict[str, str]:
+    """For a cluster: as `ray start` does, the user's where there is one."""
+    with suppress(ImportError):  # of versions without tokens
+        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    return {}
 
 
 def _quietly() -> dict[str, Any]:

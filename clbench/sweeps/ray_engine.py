@@ -271,7 +271,8 @@ class _Sweep:
         except TaskCancelledError:
             yield self._ended(attempt, "interrupted", attempt.folder, None)
         except RayTaskError as error:
-            yield self._ended(attempt, "failed", attempt.folder, _last_line(error))
+            status: Status = "interrupted" if self._stopped else "failed"
+            yield self._ended(attempt, status, attempt.folder, _last_line(error))
         except RayError as error:
             yield from self._lost(attempt, error)
         else:

@@ -34,7 +34,12 @@ from .small_jobs import EXAMPLES, result_of, run_folders, small_job
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'clbench[ray]'")
 
 STORE = 100 << 20
-SLOW = {"seconds": 0.1, "epochs": 6}
+EPOCHS = 4
+
+
+def slow_jobs(seconds: float = 0.1) -> list[Job]:
+    """Three, slow enough to be caught at work; without the sleep their results are the same."""
+    return [small_job(n, "stopping.py:Slow", seed=n, seconds=seconds, epochs=EPOCHS) for n in (1, 2, 3)]
 
 
 @pytest.fixture(autouse=True)
@@ -48,12 +53,15 @@ def cluster() -> Iterator[Any]:
     """A head without cores and two nodes of one core each."""
     from ray.cluster_utils import Cluster
 
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_AUTH_MODE", "disabled")
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE})
     for _ in range(2):
         made.add_node(num_cpus=1, object_store_memory=STORE)
     yield made
     ray.shutdown()
     made.shutdown()
+    patch.undo()
 
 
 @pytest.fixture
@@ -93,6 +101,10 @@ def folder_of(end: Ended) -> Path:
 
 def attempts(events: Sequence[Event], job: int) -> list[int]:
     return [event.attempt for event in events if isinstance(event, Started) and event.job == job]
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def nothing_else_in(out: Path) -> bool:
@@ -210,18 +222,20 @@ def test_results_are_those_of_the_local_engine(cluster: Any, apart: None, tmp_pa
 def test_a_node_lost_in_mid_sweep(sees: str, cluster: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if sees == "apart":
         request.getfixturevalue("apart")
-    extra = cluster.add_node(num_cpus=4, object_store_memory=STORE)
-    jobs = [small_job(n, "stopping.py:Slow", seed=n, **SLOW) for n in range(1, 5)]
-    begun: set[int] = set()
+    extra = cluster.add_node(num_cpus=2, object_store_memory=STORE)
+    raylet = extra.all_processes["raylet"][0].process.pid
+    jobs = slow_jobs()
+    on_extra: set[int] = set()
 
     def lose(event: Event, stop: threading.Event) -> None:
-        if isinstance(event, Progress):
-            begun.add(event.job)
-        if len(begun) == len(jobs) and cluster.worker_nodes and extra in cluster.worker_nodes:
-            cluster.remove_node(extra, allow_graceful=False)  # six cores were at work, two are left
+        if isinstance(event, Started) and parent_of(int(event.where.rpartition(" ")[2])) == raylet:
+            on_extra.add(event.job)
+        trained = isinstance(event, Progress) and event.fraction > 0 and event.job in on_extra
+        if trained and extra in cluster.worker_nodes:
+            cluster.remove_node(extra, allow_graceful=False)
 
     ends, events = sweep(RayEngine(cluster.address), jobs, tmp_path / "ray", lose)
-    local, _ = sweep(LocalEngine(), jobs, tmp_path / "local")
+    local, _ = sweep(LocalEngine(), slow_jobs(seconds=0), tmp_path / "local")
     assert {n: result_of(folder_of(end)) for n, end in ends.items()} == {
         n: result_of(folder_of(end)) for n, end in local.items()
     }
@@ -251,7 +265,7 @@ def test_a_killed_worker_is_replaced_but_not_for_ever(cluster: Any, tmp_path: Pa
 def test_a_stopped_sweep_goes_on_later(sees: str, cluster: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if sees == "apart":
         request.getfixturevalue("apart")
-    jobs = [small_job(n, "stopping.py:Slow", seed=n, **SLOW) for n in range(1, 4)]
+    jobs = slow_jobs()
 
     def press(event: Event, stop: threading.Event) -> None:
         if isinstance(event, Progress) and event.fraction > 0:
@@ -269,7 +283,7 @@ def test_a_stopped_sweep_goes_on_later(sees: str, cluster: Any, tmp_path: Path, 
     ends, _ = sweep(RayEngine(cluster.address), rest, tmp_path / "ray")
     assert all(ends[n].folder == folder for n, folder in under_way.items())
     assert len(run_folders(tmp_path / "ray")) == len(jobs)
-    local, _ = sweep(LocalEngine(), jobs, tmp_path / "local")
+    local, _ = sweep(LocalEngine(), slow_jobs(seconds=0), tmp_path / "local")
     for number, end in ends.items():
         assert result_of(folder_of(end)) == result_of(folder_of(local[number]))
         assert not (folder_of(end) / "checkpoint").exists()
@@ -315,6 +329,7 @@ def test_the_command_with_a_ray_of_its_own(tmp_path: Path) -> None:
     suite.write_text(json.dumps({"name": "mine", "runs": [{"strategy": "nmc", **stream}, {**slow, **stream}]}))
     command = [sys.executable, "-m", "clbench", "sweep", str(suite), "--engine", "ray", "--out", str(tmp_path / "out")]
     environment = {**os.environ, "TMPDIR": "/tmp", "CLBENCH_TRACKING": "off"}
+    environment.pop("RAY_AUTH_MODE", None)
     before = set(Path("/tmp").glob("clbench-ray-*"))
     first = subprocess.Popen([*command, "--json"], stdout=-1, stderr=-1, env=environment, text=True)
     while first.poll() is None and not list((tmp_path / "out").glob("runs/*/Slow/*/evaluations.jsonl")):
