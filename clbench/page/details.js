@@ -53,8 +53,8 @@ function detailsOf(board, place) {
       facts('Settings of the stream', d.settings.stream),
       facts('Settings of the run', d.settings.run)),
     metrics.length ? table('All metrics', ['metric', 'mean', '95 % interval', 'runs'], metrics) : null,
-    d.runs.length ? table('Runs', ['run', 'order seed', 'seed', 'average', 'finished (UTC)', 'standing', 'task order', 'specification', 'initial weights', 'final state'],
-      d.runs.map((run) => [run.run, String(run.order_seed), String(run.seed), fixed(run.average, 4), run.finished.replace('T', ' ').replace('Z', ''), run.standing || '–', ...run.prints.map((print) => make('code', { class: 'hash', tabindex: 0, title: print }, print))])) : null,
+    d.runs.length ? table('Runs', ['run', 'order seed', 'seed', 'average', 'finished (UTC)', 'standing', ...d.of_runs],
+      d.runs.map((run) => [run.run, String(run.order_seed), String(run.seed), fixed(run.average, 4), run.finished.replace('T', ' ').replace('Z', ''), run.standing || '–', ...run.prints.map((print) => make('code', {}, print))])) : null,
     d.failed.length ? table('Diverged runs', ['run', 'order seed', 'seed', 'what happened'], d.failed.map((run) => [run.run, String(run.order_seed), String(run.seed), run.error])) : null);
 }
 

@@ -25,6 +25,7 @@ PRINTS = {
     "final state": ("state_hash",),
 }
 OF_RUNS = ("task order", "specification", "initial weights", "final state")
+SHOWN = 16  # characters of a fingerprint that differs from run to run
 SEE_RUNS = "differs from run to run: see below"
 Facts = list[list[str]]
 
@@ -32,13 +33,15 @@ Facts = list[list[str]]
 def row_details(row: Row) -> dict[str, Any]:
     """For JSON: lists of [name, value] pairs; values that differ between runs are all named, with their counts."""
     records = [record for _, record in row.runs]
+    of_runs = [name for name in OF_RUNS if len({_print(record, name) for record in records}) > 1]
     return {
         "commands": [clean(command, 20_000) for command in _commands(records)],
         "prints": _fingerprints(records),
         "environment": _environment(records),
         "settings": _settings(records),
         "warnings": _warnings(records),
-        "runs": [_run(record) for record in sorted(records, key=_place)],
+        "of_runs": of_runs,
+        "runs": [_run(record, of_runs) for record in sorted(records, key=_place)],
         "failed": [_failure(record) for _, record in row.failures],
     }
 
@@ -102,7 +105,7 @@ def _place(record: Record) -> tuple[int, int]:
     return record["spec"]["order_seed"], record["spec"]["seed"]
 
 
-def _run(record: Record) -> dict[str, Any]:
+def _run(record: Record, prints: Sequence[str]) -> dict[str, Any]:
     average = record["metrics"].get("average")
     return {
         "run": clean(record["run"], 120),
@@ -110,7 +113,7 @@ def _run(record: Record) -> dict[str, Any]:
         "seed": record["spec"]["seed"],
         "average": average if isinstance(average, (int, float)) else None,
         "finished": clean(record["finished"] or "", 40),
-        "prints": [clean(_print(record, name), 200) for name in OF_RUNS],
+        "prints": [clean(_print(record, name)[:SHOWN]) for name in prints],
         "standing": _standing(record),
     }
 
