@@ -154,9 +154,13 @@ def run_sweep(
         occupation=occupation(following.busy, following.lanes, wall),
         failure=failure,
     )
-    journal.keep("report.json", result.as_dict())
-    journal.line("end", status=result.as_dict()["status"], counts=result.as_dict()["counts"])
-    following.end(result.as_dict())
+    report = result.as_dict()
+    try:
+        journal.keep("report.json", report)
+    except ClbenchError as error:
+        result.failure = result.failure or error
+    journal.line("end", status=report["status"], counts=report["counts"])
+    following.end(report)
     return result
 
 
