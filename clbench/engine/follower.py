@@ -14,17 +14,21 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
 from clbench.engine.world import torchrun_world
-from clbench.errors import ClbenchError
+from clbench.errors import ClbenchError, Interrupted
 
-GRACE = 3.0  # seconds for rank 0 to meet the same error by itself, and to be the one who tells it
+GRACE = 1.0  # seconds for rank 0 to meet the same error by itself
+REST = 9.0  # seconds for rank 0 to write its record, before torchrun sees that a process has ended
 
 
 def follow(store: Any, rank: int, size: int, local_rank: int, alone: bool) -> int:
     """Wait for a job, run it with the others; the exit code. alone: on this machine, reached by loopback."""
+    import torch
+
     from clbench.engine.environment import Environment
     from clbench.engine.parallel import Group
     from clbench.engine.processes import loopback, wait_for
@@ -51,6 +55,12 @@ def follow(store: Any, rank: int, size: int, local_rank: int, alone: bool) -> in
         with suppress(Exception):
             store.set(f"error-{rank}", f"process {rank} of this run: {' '.join(text.split())}")
         time.sleep(GRACE)
+        if torch.distributed.is_initialized():
+            with suppress(RuntimeError):
+                torch.distributed.destroy_process_group()  # rank 0, if it waits for this one, learns that it is gone
+        if not isinstance(error, Interrupted):
+            with suppress(RuntimeError):
+                wait_for(store, "ended", timedelta(seconds=REST))
         return error.exit_code if isinstance(error, ClbenchError) else 1
 
 

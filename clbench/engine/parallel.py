@@ -11,7 +11,7 @@ ranks, and computed whole by every rank elsewhere, so that ranks' losses always 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,7 @@ class Ranks:
         return n
 
     def average(
-        self, parameters: Sequence[Parameter], statistics: Sequence[Tensor], loss: Tensor, interrupted: bool
+        self, parameters: Iterable[Parameter], statistics: Sequence[Tensor], loss: Tensor, interrupted: bool
     ) -> Tensor:
         """Average gradients and running statistics over the ranks, in place; the mean loss."""
         return loss
@@ -168,12 +168,13 @@ class Group(Ranks):
     # -- updates -------------------------------------------------------------------------------------------------
 
     def average(
-        self, parameters: Sequence[Parameter], statistics: Sequence[Tensor], loss: Tensor, interrupted: bool
+        self, parameters: Iterable[Parameter], statistics: Sequence[Tensor], loss: Tensor, interrupted: bool
     ) -> Tensor:
         """A parameter without gradient on some ranks counts as zero there; without one on all, it keeps none.
 
         Whether rank 0 was interrupted travels along.
         """
+        parameters = list(parameters)
         present = torch.tensor([float(interrupted and self.first), *(float(p.grad is not None) for p in parameters)])
         value = loss.detach().float().reshape(1)
         on_gpu = self.device.type == "cuda"

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -172,6 +173,8 @@ class Torchrun(Processes):
     def __init__(self, world: World) -> None:
         self.world = world
         self.store = torchrun_store()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # except during the run, which it stops: the record is kept
         self.group: Group | None = None
 
     def join(self, spec: RunSpec, folder: Path) -> Ranks:
@@ -181,6 +184,8 @@ class Torchrun(Processes):
         return self.group
 
     def end(self, finished: bool) -> None:
+        with suppress(RuntimeError):
+            self.store.set("ended", "1")
         if self.group is not None:
             self.group.leave()
 
@@ -191,7 +196,7 @@ class Torchrun(Processes):
                 if self.store.check([f"error-{rank}"]):
                     return str(self.store.get(f"error-{rank}").decode())
             time.sleep(0.05)
-        return ""
+        return "another process of this run is gone (torchrun says which): continue with `resume` in place of `run`"
 
 
 def torchrun_store() -> Any:

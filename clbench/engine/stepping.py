@@ -93,11 +93,15 @@ class ActivePhase:
 
     @property
     def steps(self) -> Iterator[int]:
-        """The steps still to do, each entered as a position of the run; ends early when a budget is spent."""
+        """The steps still to do, each entered as a position of the run; ends early when a budget is spent.
+
+        After a step `evaluation_due` looks at the budget, and nobody else: where a clock stops training, and what is
+        evaluated there, is then the same when the run is repeated with that number of steps.
+        """
         at = self.session.resumed_at
         here = at.stage == Stage.PHASE and (at.task, at.phase) == (self.task.index, self.number)
         for step in range(max(0, at.step) if here else 0, self.length):
-            if self.session.budget_spent():
+            if self.session.stopped_at_step is not None or (step == 0 and self.session.budget_spent()):
                 return
             self.session.enter(Cursor(self.task.index, Stage.PHASE, self.number, step))
             self.step = step
@@ -118,8 +122,7 @@ class ActivePhase:
         with session.count_flops(self, ranks.parts(batch)), ranks.sharing(batch, session.random) as share:
             loss = self._loss(share)
             loss.backward()
-        parameters = list(self.parameters.values())
-        session.loss = ranks.average(parameters, self.statistics, loss.detach(), session.interrupted)
+        session.loss = ranks.average(self.parameters.values(), self.statistics, loss.detach(), session.interrupted)
         self._check_finite(session.loss)
         if self._penalised:
             with hook(self.strategy, "after_backward", self.task.index, self.session.log):

@@ -538,6 +538,19 @@ def test_torchrun_gives_the_same_run(tmp_path: Path, outcome: Any) -> None:
     assert one == other
 
 
+@pytest.mark.slow
+def test_under_torchrun_too_the_record_says_what_one_process_raised(own: Any, tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "clbench")
+    arguments = ("run", own("Raises"), *SMALL_RUN[2:], "--out", "a")
+    started = clbench(*arguments, cwd=tmp_path, prefix=launcher)
+    _, err = started.communicate(timeout=180)
+    assert started.returncode == 1
+    line = "process 1 of this run: strategy Raises raised in loss in task 0: ValueError: no such luck"
+    assert err.count(f"clbench: {line}\n") == 1
+    record = json.loads(next(tmp_path.glob("a/runs/*/*/*/record.json")).read_text())
+    assert (record["status"], record["error"]) == ("failed", line)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
