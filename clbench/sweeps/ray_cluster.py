@@ -23,6 +23,7 @@ CONNECT_SECONDS = 3.0
 STORE_BYTES = 128 << 20
 LONGEST_TEMPORARY_PATH = 40  # sockets below it must stay under 107 characters
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -50,8 +51,8 @@ def joined(address: str | None) -> Iterator[bool]:
         yield False
         return
     temporary = _temporary_folder() if address is None else None
-    token = _own_token() if address is None else _users_token()
-    os.environ.update(token)
+    before = {name: os.environ.get(name) for name in TOKEN_VARIABLES}
+    _set_own_token() if address is None else _take_users_token()
     try:
         with _own_signals():
             _start_here(temporary) if temporary is not None else _join(str(address))
@@ -59,8 +60,9 @@ def joined(address: str | None) -> Iterator[bool]:
     finally:
         with _own_signals():
             ray.shutdown()
-        for name in token:
+        for name, old in before.items():
             os.environ.pop(name, None)
+            os.environ.update({} if old is None else {name: old})
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -128,19 +130,18 @@ def _join(address: str) -> None:
         ray.init(address=place, **_quietly())
 
 
-def _own_token() -> dict[str, str]:
-    """For a Ray of our own, so that nobody else on the machine can use it; Ray would leave one in the home folder."""
-    given = "RAY_AUTH_MODE" in os.environ
-    return {} if given else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+def _set_own_token() -> None:
+    """For a Ray of our own, which nobody else on the machine can use then; Ray would leave one in the home folder."""
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _users_token() -> dict[str, str]:
+def _take_users_token() -> None:
     """For a cluster: as `ray start` does, the user's where there is one."""
     with suppress(ImportError):  # of versions without tokens
         from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    return {}
 
 
 def _quietly() -> dict[str, Any]:
