@@ -7,10 +7,12 @@ or stall the one that asked. Run as `python -m clbench.sharing.unpack ARCHIVE FO
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -40,9 +42,10 @@ class Found:
 def examined(archive: Path, folder: Path) -> list[Found]:
     """Unpack and check in a process of its own. Raises UserError where the archive as a whole is refused."""
     command = [sys.executable, "-m", "clbench.sharing.unpack", str(archive.resolve()), str(folder.resolve())]
-    safe_path = [] if sys.version_info < (3, 11) else ["-P"]
-    command[1:1] = safe_path
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    environment = dict(os.environ)
+    if Path(__file__).parents[2] != Path.cwd():
+        environment["PYTHONSAFEPATH"] = "1"
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environment)
     if done.returncode == -signal.SIGINT:
         raise KeyboardInterrupt
     try:
@@ -118,10 +121,15 @@ def _readable(path: Path) -> bool:
 
 def main() -> None:
     """Examine under limits; the answer as JSON on stdout."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMITS.total_bytes, LIMITS.total_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limits = {
+        resource.RLIMIT_AS: MEMORY,
+        resource.RLIMIT_CPU: CPU_SECONDS,
+        resource.RLIMIT_FSIZE: LIMITS.total_bytes,
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, most in limits.items():
+        with suppress(ValueError, OSError):  # the system has it not, or has a stricter one
+            resource.setrlimit(kind, (most, most))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         answer = {"runs": [asdict(run) for run in examine(Path(sys.argv[1]), Path(sys.argv[2]))]}
