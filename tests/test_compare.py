@@ -185,7 +185,7 @@ def test_the_picture_and_the_report(finished_runs: Runs, tmp_path: Path, capsys:
         assert picture.format == "PNG" and picture.width > 1500 and picture.height > 700
         colors = picture.convert("RGB").getcolors(1 << 24)
     assert colors is not None and len(colors) > 50
-    compare_command(folders, Pictures(tmp_path / "again.png"), as_json=True)
+    compare_command(folders, Pictures(tmp_path / "again.svg", "matrix"), as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert [group["strategy"] for group in found["groups"]] == ["finetune", "replay", "nmc"]
     assert found["groups"][1]["difference_to_first"]["average"]["n"] == 2
@@ -193,9 +193,10 @@ def test_the_picture_and_the_report(finished_runs: Runs, tmp_path: Path, capsys:
 
 def test_a_picture_that_cannot_be_written_is_one_line(finished_runs: Runs, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write"):
-        compare_command(list(finished_runs.values())[:2], Pictures(tmp_path / "absent" / "curves.png"))
+        compare_command(list(finished_runs.values())[:2], Pictures(tmp_path / "absent" / "m.svg", "matrix"))
 
 
+@pytest.mark.slow
 def test_many_tasks_and_held_out_sets_can_be_drawn(tmp_path: Path, finished_runs: Runs) -> None:
     """Twelve tasks (a colour bar) of losses with two held-out sets; nine runs in three rows of panels."""
     from clbench.figures.material import Material
