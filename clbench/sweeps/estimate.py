@@ -13,7 +13,8 @@ from clbench.errors import UserError
 from clbench.record import Record
 from clbench.runs import iter_records
 from clbench.spec import RunSpec, make_spec
-from clbench.sweeps.plan import Plan, Planned, part
+from clbench.sweeps.history import part
+from clbench.sweeps.plan import Plan, Planned
 
 PROBE_SECONDS = 20.0
 ALL_PROBES_SECONDS = 120.0

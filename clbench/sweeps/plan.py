@@ -6,31 +6,19 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from clbench.engine.world import ALONE
 from clbench.errors import UserError
-from clbench.record import Record, strategy_label
-from clbench.runs import is_active, iter_records, status_of
-from clbench.spec import RunSpec, make_spec
+from clbench.record import strategy_label
+from clbench.spec import RunSpec
+from clbench.sweeps.history import NEW, Action, History
 from clbench.sweeps.job import Job, Resources
-from clbench.sweeps.suite import Suite, SuiteRun, Wanted
+from clbench.sweeps.suite import Suite, SuiteRun
+from clbench.sweeps.wanted import Wanted
 
 if TYPE_CHECKING:
     from clbench.resolve import Parts
     from clbench.stream import Stream
-
-NEW = "new"
-Action = Literal["run", "resume", "done"]
-CONDITIONS = {
-    "device": "the device",
-    "devices": "the number of devices",
-    "sync_bn": "the scope of batch statistics",
-    "precision": "the precision",
-    "threads": "the number of threads",
-    "channels_last": "the memory format",
-    "compile": "the compile setting",
-}
 
 
 @dataclass(frozen=True)
@@ -84,13 +72,13 @@ def make_plan(suite: Suite, out: Path, data_root: Path | None = None) -> Plan:
                 f"{_entry(run.place)}: {_label(found.spec, {})} is, with all settings in full, "
                 f"the same run as one of {_entry(before.place)}; it will be run once"
             )
-    history = _History(out, notes)
+    history = History(out, notes)
     notes += resolver.notes
     runs = list(resolved.values())
     differing = _differences([run.spec for run in runs])
     planned = []
     for number, (one, settings) in enumerate(zip(runs, differing, strict=True), 1):
-        action, reason, folder = history.verdict(one)
+        action, reason, folder = history.verdict(one.spec, one.sources, one.content)
         resume = folder if action == "resume" else None
         job = Job(number, _label(one.spec, settings), one.spec, one.resources, resume)
         planned.append(Planned(job, action, reason, one.place, folder, settings, one.sources))
@@ -190,87 +178,6 @@ class _Resolver:
         if gpus and not here:
             self.notes.append("some runs ask for a GPU, and there is none on this machine")
         return gpus
-
-
-class _History:
-    """Records under the results folder, by the hash of their specification."""
-
-    def __init__(self, out: Path, notes: list[str]) -> None:
-        self._runs: dict[str, list[tuple[Path, Record]]] = {}
-        for folder, record in iter_records(out, lambda text: notes.append(f"left out: {text}")):
-            try:
-                spec = make_spec(record["spec"], str(folder / "record.json"))
-            except UserError as error:
-                notes.append(f"left out: {error}")
-                continue
-            self._runs.setdefault(spec.hash(), []).append((folder, record))
-
-    def verdict(self, run: _Resolved) -> tuple[Action, str, Path | None]:
-        """What to do about a run, why, and the folder of the one that is there."""
-        changed: str | None = None
-        candidates: list[tuple[int, Path, str]] = []
-        for folder, record in reversed(self._runs.get(run.spec.hash(), [])):
-            change = _change(run, record)
-            if change is not None:
-                changed = changed or change
-                continue
-            candidates.append((*_rank(folder, record), _status(folder, record)))
-        if not candidates:
-            return "run", f"{changed} has changed since it was run" if changed else NEW, None
-        rank, folder, status = min(candidates, key=lambda item: item[0])
-        if rank <= 1:
-            return "done", status, folder
-        if rank == 2:
-            record = next(record for place, record in self._runs[run.spec.hash()] if place == folder)
-            condition = _condition(run.spec, record)
-            if condition is None:
-                return "resume", status, folder
-            return "run", f"{status}, but {condition} has changed", None
-        return "run", status, None
-
-
-def _rank(folder: Path, record: Record) -> tuple[int, Path]:
-    """0 completed, 1 diverged, 2 can be resumed, 3 at work elsewhere or nothing to resume from."""
-    status = status_of(folder, record)
-    if status in ("completed", "diverged"):
-        return (0 if status == "completed" else 1), folder
-    saved = any((folder / "checkpoint").glob("*"))
-    return (2 if saved and not is_active(folder) else 3), folder
-
-
-def _status(folder: Path, record: Record) -> str:
-    status = status_of(folder, record)
-    if status == "running":
-        return "another process is at work on an equal run"
-    if status in ("failed", "interrupted", "killed") and not any((folder / "checkpoint").glob("*")):
-        return f"{status} without a checkpoint"
-    return status
-
-
-def _change(run: _Resolved, record: Record) -> str | None:
-    """What makes a record with an equal specification another run."""
-    for key in ("strategy", "stream"):
-        if record[key].get("source_hash") != run.sources[key]:
-            return f"the {key}'s source"
-    return "the stream's data" if record["stream"].get("content") != run.content else None
-
-
-def _condition(spec: RunSpec, record: Record) -> str | None:
-    """What `resume` would refuse."""
-    from clbench.engine.environment import package_versions
-
-    before = ALONE | part(record, "environment")
-    for key, name in CONDITIONS.items():
-        if before.get(key) != getattr(spec, key):
-            return name
-    then, now = part(before, "versions"), package_versions()
-    return next((f"package {name}" for name in sorted({*then, *now}) if then.get(name) != now.get(name)), None)
-
-
-def part(record: Record, key: str) -> dict[str, Any]:
-    """A mapping in a record, empty where it is none."""
-    found = record.get(key)
-    return found if isinstance(found, dict) else {}
 
 
 def _differences(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:

@@ -93,6 +93,7 @@ class ProbeSession(Session):
             self._phase = PhaseTimes(active.length, now - self._mark, len(active.evaluation_steps))
             self.tasks[task.index].phases.append(self._phase)
             self._entered = self._mark = now
+            self.stopped_at_step = None
             yield active
             self._mark = time.perf_counter()
         self._phase = None
@@ -109,7 +110,10 @@ class ProbeSession(Session):
         if self._phase is None or len(self._phase.steps) < FEWEST_STEPS:
             return False
         share = PHASE_SHARE * self.limit / len(self.stream.tasks)
-        return time.perf_counter() - self._entered > share
+        if time.perf_counter() - self._entered <= share:
+            return False
+        self.stopped_at_step = self.step
+        return True
 
     def begin_task(self, task: Task) -> None:
         started = time.perf_counter()

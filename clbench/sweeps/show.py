@@ -145,9 +145,8 @@ def ranges(numbers: Sequence[int]) -> str:
 
 def _sums(plan: Plan, estimates: Estimate, jobs: int) -> list[str]:
     found = totals(plan, estimates, jobs)
-    lines = [
-        f"{found.runs} run{'s' if found.runs != 1 else ''}: {found.done} done, {found.resume} to resume, {found.start} to run"
-    ]
+    noun = "run" if found.runs == 1 else "runs"
+    lines = [f"{found.runs} {noun}: {found.done} done, {found.resume} to resume, {found.start} to run"]
     if found.resume + found.start:
         at_a_time = f"with {jobs} job{'s' if jobs != 1 else ''} at a time"
         memory = f"memory: {size(found.memory) if found.memory is not None else 'unknown'} together"

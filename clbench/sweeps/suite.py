@@ -10,53 +10,18 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from pydantic import field_validator
-
 from clbench import catalogue
 from clbench.catalogue import Entry
-from clbench.config import Config, parse_config
+from clbench.config import parse_config
 from clbench.errors import UserError, did_you_mean
 from clbench.quantities import SECONDS, UNITS, amount
 from clbench.settings import Owner, check_schedule, check_settings, no_owner, owner_of
 from clbench.spec import RunSpec, make_spec
 from clbench.sweeps.suite_file import AXES, Layer, SuiteEntry, SuiteText, read_suite_text
+from clbench.sweeps.wanted import Wanted
 
 MOST_RUNS = 10_000
 SPEC_KEYS = tuple(key for key in RunSpec.model_fields if key not in ("strategy_settings", "stream_settings"))
-
-
-class Wanted(Config):
-    """`resources` of a suite. gpus: None where it says nothing; memory: bytes."""
-
-    cpus: int = 1
-    gpus: float | None = None
-    memory: int | None = None
-
-    @field_validator("memory", mode="before")
-    @classmethod
-    def _memory(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            try:
-                value = int(amount(value, UNITS))
-            except ValueError:
-                raise ValueError("write bytes, or an amount such as 2GB") from None
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
-            raise ValueError("write bytes, or an amount such as 2GB")
-        return value
-
-    @field_validator("cpus")
-    @classmethod
-    def _cpus(cls, value: int) -> int:
-        if value < 1:
-            raise ValueError("use 1 or more")
-        return value
-
-    @field_validator("gpus")
-    @classmethod
-    def _gpus(cls, value: float | None) -> float | None:
-        if value is not None and (value < 0 or (value > 1 and value != int(value))):
-            raise ValueError("use 0, a share below 1, or a whole number")
-        return value
 
 
 @dataclass(frozen=True)
