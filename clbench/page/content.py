@@ -35,7 +35,7 @@ def board_content(board: Board, place: int, metric: str) -> dict[str, Any]:
         metric,
         *(key for key in COLUMNS if key != metric and any_value(board, key)),
     ]
-    costs = [key for key in COSTS if any_value(board, key)]
+    costs = [key for key in COSTS if key != metric and any_value(board, key)]
     drawn = board.rows[:ROWS]
     groups = [group_of([f for f, _ in row.runs], board.direction, runs_per_row(len(drawn))) for row in drawn]
     data = figures(board, groups, metric)
