@@ -1,4 +1,4 @@
-"""Numbers as people write them: amounts with units, lists of seeds."""
+"""Numbers as people write and read them: amounts with units, large ones with a prefix, lists of seeds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ UNITS = {
 }  # fmt: skip
 SECONDS = {"": 1, "s": 1, "min": 60, "m": 60, "h": 3600}
 MOST_SEEDS = 1000
+PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 def amount(text: str, units: dict[str, float] | dict[str, int]) -> float:
@@ -21,6 +22,14 @@ def amount(text: str, units: dict[str, float] | dict[str, int]) -> float:
     if match is None or match[2].lower() not in units:
         raise ValueError(f"not an amount: {text!r}")
     return float(match[1]) * units[match[2].lower()]
+
+
+def with_prefix(value: float, unit: str = "") -> str:
+    """Three digits with a metric prefix: `1.6 GB`."""
+    step = 0
+    while abs(value) >= 999.5 and step < len(PREFIXES) - 1:
+        value, step = value / 1000, step + 1
+    return f"{value:.3g} {PREFIXES[step]}{unit}".rstrip()
 
 
 def parse_seeds(text: str, owner: str = "--seeds") -> list[int]:
