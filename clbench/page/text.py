@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from clbench.quantities import with_prefix
+
 DASH = "\u2013"
 MINUS = "\u2212"
 LONGEST = 4000  # characters of one text
@@ -45,14 +47,8 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def short(value: float | None, unit: str = "") -> str:
-    """Three digits with a metric prefix: 1.6 G."""
-    if value is None:
-        return DASH
-    prefixes = ["", "k", "M", "G", "T", "P", "E"]
-    while abs(value) >= 999.5 and len(prefixes) > 1:
-        value /= 1000
-        del prefixes[0]
-    return f"{value:.3g} {prefixes[0]}{unit}".rstrip()
+    """Three digits with a metric prefix; a dash where there is none."""
+    return DASH if value is None else with_prefix(value, unit)
 
 
 def seconds(value: float | None) -> str:

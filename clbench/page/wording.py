@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from clbench import board_terms
 from clbench.metrics.definitions import DEFINITIONS, base_key
 
 
@@ -17,20 +18,16 @@ class Term(NamedTuple):
 
 
 NEEDS = {
-    "task_boundaries": Term("task boundaries", "Is told when a task begins and ends, and what is in it."),
-    "task_id_at_test": Term("task id at test", "Is given the index of the task at test."),
-    "stores_samples": Term("stored samples", "Keeps training samples (exemplars) for later tasks."),
-    "stores_features": Term("stored features", "Keeps features of training samples."),
-    "sees_all_data": Term("all data", "Reads the data of all tasks: an upper bound, not a competitor."),
-    "knows_horizon": Term("number of tasks", "Knows how many tasks there are, or which is the last."),
+    key: Term(need.name, f"{need.meaning[0].upper()}{need.meaning[1:]}.") for key, need in board_terms.NEEDS.items()
 }
 
 CHOSEN = {
-    "nothing": Term(
-        "published", "Hyper-parameters are published or default values; no data of this stream chose them."
-    ),
-    "validation": Term("validation", "Hyper-parameters were chosen on validation data."),
-    "test": Term("test data", "Hyper-parameters were chosen on test data: not comparable with other boards."),
+    key: Term(board_terms.CHOSEN[key], meaning)
+    for key, meaning in {
+        "nothing": "Hyper-parameters are published or default values; no data of this stream chose them.",
+        "validation": "Hyper-parameters were chosen on validation data.",
+        "test": "Hyper-parameters were chosen on test data: not comparable with other boards.",
+    }.items()
 }
 
 COSTS = {
