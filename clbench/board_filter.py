@@ -90,4 +90,4 @@ class Filter:
 def _within(row: Row, cost: str, limit: float) -> bool:
     """Whether every run is known to have kept the limit."""
     values = [metric_value(record, cost) for _, record in row.runs]
-    return all(value is not None and value <= limit for value in values)
+    return bool(values) and all(value is not None and value <= limit for value in values)

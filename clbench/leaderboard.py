@@ -61,8 +61,8 @@ class Value:
 class Row:
     """One strategy with one group of settings. `settings`: those in which rows of this strategy on the board differ.
 
-    runs: completed ones, one for each (order, seed). diverged: such pairs of which only a diverged run exists;
-    failures: those runs.
+    runs: completed ones, one for each (order, seed); none where all diverged. diverged: such pairs of which only a
+    diverged run exists; failures: those runs.
     other_source: runs made with another source of the strategy than the newest one, which are left out.
     """
 
@@ -146,7 +146,8 @@ def make_boards(
     warn: Callable[[str], None] = lambda text: None,
     choose: Filter | None = None,
 ) -> list[Board]:
-    """Boards by stream, rows best first by `metric`; runs that are not completed are passed over.
+    """Boards by stream, rows best first by `metric`, those of which every run diverged last; runs that are not finished
+    are passed over.
 
     Records that lack a part are told to `warn`. choose: which boards and rows to keep. Raises UserError for a metric
     no run has, a stream without runs while others have some, or a model that no board has.
@@ -174,12 +175,19 @@ def make_boards(
 
 
 def group_runs(runs: Iterable[tuple[Path, Record]]) -> list[Row]:
-    """Rows, in order of appearance: one for each strategy, version and group of settings."""
+    """Rows, in order of appearance: one for each strategy, version and group of settings.
+
+    Rows of which every run diverged say in what they differ from all others, and change nothing in what others say.
+    """
     groups: dict[str, list[tuple[Path, Record]]] = {}
     for folder, record in runs:
         groups.setdefault(_text(row_settings(record)), []).append((folder, record))
-    rows = [row for members in groups.values() if (row := _make_row(members)).runs]
+    rows = [_make_row(members) for members in groups.values()]
     mark_differences(rows)
+    apart = {id(row): row.settings for row in rows if not row.runs}
+    mark_differences([row for row in rows if row.runs])
+    for row in rows:
+        row.settings = apart.get(id(row), row.settings)
     return rows
 
 
@@ -275,10 +283,10 @@ def is_whole(record: Record) -> bool:
 def _make_board(members: Sequence[tuple[Path, Record]], metric: str) -> Board:
     rows = group_runs(members)
 
-    def order(row: Row) -> tuple[bool, float, str]:
+    def order(row: Row) -> tuple[bool, bool, float, str]:
         estimate = row.value(metric).estimate
         sign = 1 if lower_is_better(metric) else -1
-        return estimate is None, sign * estimate.mean if estimate else 0.0, row.label
+        return not row.runs, estimate is None, sign * estimate.mean if estimate else 0.0, row.label
 
     return Board(notes=members[0][1]["stream"]["notes"], rows=sorted(rows, key=order), **_board_of(members[0][1]))
 

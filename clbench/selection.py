@@ -82,9 +82,13 @@ def _settings(row: Row) -> dict[str, str]:
 
 
 def board_rows(stream: str | None, out: Path = RESULTS, warn: Callable[[str], None] = warn_left_out) -> list[Board]:
-    """Boards of a stream, or all; records that are left out are told to `warn`. Raises UserError where there are no
-    completed runs."""
+    """Boards of a stream, or all, with the rows that have completed runs; records that are left out are told to `warn`.
+
+    Raises UserError where there are no completed runs."""
     boards = make_boards(board_records(out, warn, stream), stream=stream, warn=warn)
+    for board in boards:
+        board.rows = [row for row in board.rows if row.runs]
+    boards = [board for board in boards if board.rows]
     if not boards:
         raise UserError(f"no completed runs{f' on {stream!r}' if stream else ''} in {out / 'runs'}")
     return boards

@@ -12,6 +12,7 @@ from clbench.board_filter import ONLY, Filter
 from clbench.board_records import board_records
 from clbench.errors import UserError
 from clbench.leaderboard import lower_is_better, make_boards
+from clbench.ranking import rank
 from clbench.record import read_record, write_record
 
 Make = Callable[..., dict[str, Any]]
@@ -128,7 +129,25 @@ def test_only_completed_runs_count(run: Any, status: str) -> None:
     (row,) = rows([run(), run(**{"spec.seed": 1, "status": status})])
     assert len(row.runs) == 1
     assert row.diverged == (status == "diverged")
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_unfinished_runs_alone_make_no_board(run: Any, status: str) -> None:
     assert make_boards([run(status=status)]) == []
+
+
+def test_a_row_of_which_every_run_diverged_stands_last_and_changes_no_other(run: Any) -> None:
+    lost = [run(**{"spec.strategy_settings.lr": 1e30, "spec.seed": seed, "status": "diverged"}) for seed in (0, 1)]
+    nothing = run(**{"strategy.name": "z", "spec.strategy": "z", "metrics.average": None})
+    first, unscored, last = rows([*lost, *seeds(run, [0.1, 0.2]), nothing])
+    assert (first.settings, unscored.strategy, last.settings) == ({}, "z", {"lr": 1e30})
+    assert (len(last.runs), last.diverged, last.value("average").estimate) == (0, 2, None)
+    assert rank([first, unscored, last], "average").placings[2] is None
+
+
+def test_a_board_may_have_diverged_runs_only(run: Any) -> None:
+    (row,) = rows([run(status="diverged")])
+    assert (row.runs, row.diverged) == ([], 1)
 
 
 def test_undefined_values_are_left_out_and_counted(run: Any) -> None:

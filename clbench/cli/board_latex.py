@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clbench.cli.board_text import CHOSEN, MARKS, Shown, about, clean, name, short, title, verified
+from clbench.cli.board_text import CHOSEN, MARKS, Shown, about, clean, name, numberless, runs, short, title, verified
 from clbench.leaderboard import COSTS, TRUE_NEEDS, Row
 from clbench.ranking import Ranking, rank
 
@@ -62,14 +62,18 @@ def _cells(shown: Shown, rankings: dict[str, Ranking], i: int) -> list[str]:
     return [
         shown.place(i).replace("-", "--"),
         escape(name(row)),
-        *(_number(row, key, rankings[key], i) for key in shown.filled),
+        *([_number(row, key, rankings[key], i) for key in shown.filled] if row.runs else _dashes(numberless(shown))),
         marks,
         "--" if seconds is None else f"{seconds.mean:.1f}",
         "--" if stored is None else escape(short(stored.mean, "B")),
         "--" if flops is None else escape(short(flops.mean, "")),
-        str(len(row.runs)),
-        escape(verified(row)),
+        escape(runs(row)),
+        "--" if not row.runs else escape(verified(row)),
     ]
+
+
+def _dashes(texts: list[str]) -> list[str]:
+    return [text.replace("-", "--") for text in texts]
 
 
 def _number(row: Row, key: str, ranking: Ranking, i: int) -> str:

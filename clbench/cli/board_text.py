@@ -66,17 +66,16 @@ def cells(shown: Shown, i: int) -> list[str]:
     """The cells of row i."""
     row = shown.board.rows[i]
     marks = "".join(MARKS[name][0] for name in TRUE_NEEDS if row.needs.get(name)) or "-"
-    runs = f"{len(row.runs)}" + (f" (+{row.diverged} diverged)" if row.diverged else "")
     seconds, stored, flops = (row.value(key).estimate for key in COSTS)
     return [
         shown.place(i),
         name(row),
-        *(cell(row.value(key), key, len(row.runs)) for key in shown.filled),
+        *([cell(row.value(key), key, len(row.runs)) for key in shown.filled] if row.runs else numberless(shown)),
         marks,
         "-" if seconds is None else f"{seconds.mean:.1f}",
         "-" if stored is None else short(stored.mean, "B"),
         "-" if flops is None else short(flops.mean, ""),
-        runs,
+        runs(row),
         verified(row),
         CHOSEN[row.chosen_on],
     ]
@@ -92,9 +91,21 @@ def settings(row: Row) -> str:
     return clean(row.label[len(row.strategy) + 1 :])
 
 
+def numberless(shown: Shown) -> list[str]:
+    """The metrics of a row of which every run diverged."""
+    return ["diverged", *["-"] * (len(shown.filled) - 1)]
+
+
+def runs(row: Row) -> str:
+    """`3`, or `2 (+1 diverged)`."""
+    return f"{len(row.runs)}" + (f" (+{row.diverged} diverged)" if row.diverged else "")
+
+
 def verified(row: Row) -> str:
     """`2/3`: runs that were repeated with the same outcome; those with another outcome or from elsewhere are named."""
     more = [f"{count} {what}" for count, what in ((row.refuted, "refuted"), (row.imported, "imported")) if count]
+    if not row.runs:
+        return "-"
     return f"{row.verified}/{len(row.runs)}" + (f" ({', '.join(more)})" if more else "")
 
 

@@ -120,7 +120,7 @@ def _find(asked: Asked, results: Path) -> tuple[Board, Row, Row]:
     """The one board that has both rows."""
     records = board_records(results, stream=asked.stream)
     boards = make_boards(records, asked.metric, asked.stream, warn_left_out, Filter(model=asked.model))
-    rows = {name for board in boards for row in board.rows for name in (row.strategy, row.label)}
+    rows = {name for board in boards for row in board.rows if row.runs for name in (row.strategy, row.label)}
     for name in asked.rows:
         if name not in rows:
             where = f" on {asked.stream}" if asked.stream else ""
@@ -140,8 +140,9 @@ def _find(asked: Asked, results: Path) -> tuple[Board, Row, Row]:
 
 
 def _named(board: Board, name: str) -> list[Row]:
-    exact = [row for row in board.rows if row.label == name]
-    return exact or [row for row in board.rows if row.strategy == name]
+    rows = [row for row in board.rows if row.runs]
+    exact = [row for row in rows if row.label == name]
+    return exact or [row for row in rows if row.strategy == name]
 
 
 def _one(board: Board, name: str) -> Row:

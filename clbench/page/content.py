@@ -99,7 +99,7 @@ def _row(
         "settings": settings,
         "summary": summary,
         "search": " ".join([name, summary, *(f"{key}={value}" for key, value in settings)]).lower(),
-        "cells": [{**cell(row.value(key), key, len(row.runs)), "bar": None} for key in shown],
+        "cells": _cells(row, shown),
         "bar": _bar(row.value(shown[0]), spread),
         "costs": [_cost(row, key) for key in costs],
         "needs": [{"key": key, "name": NEEDS[key].name} for key in TRUE_NEEDS if row.needs.get(key)],
@@ -110,6 +110,14 @@ def _row(
         "marks": _marks(row),
         "chosen": {"key": row.chosen_on, "name": CHOSEN[row.chosen_on].name},
     }
+
+
+def _cells(row: Row, shown: Sequence[str]) -> list[dict[str, Any]]:
+    """The metrics; of a row of which every run diverged, that it did."""
+    cells = [cell(row.value(key), key, len(row.runs)) for key in shown]
+    if not row.runs:
+        cells[0]["text"] = "diverged"
+    return cells
 
 
 def _marks(row: Row) -> list[dict[str, str]]:

@@ -32,7 +32,7 @@ Facts = list[list[str]]
 
 def row_details(row: Row) -> dict[str, Any]:
     """For JSON: lists of [name, value] pairs; values that differ between runs are all named, with their counts."""
-    records = [record for _, record in row.runs]
+    records = [record for _, record in row.runs or row.failures]
     of_runs = [name for name in OF_RUNS if len({_print(record, name) for record in records}) > 1]
     return {
         "commands": [clean(command, 20_000) for command in _commands(records)],
@@ -41,7 +41,7 @@ def row_details(row: Row) -> dict[str, Any]:
         "settings": _settings(records),
         "warnings": _warnings(records),
         "of_runs": of_runs,
-        "runs": [_run(record, of_runs) for record in sorted(records, key=_place)],
+        "runs": [_run(record, of_runs) for record in sorted((r for _, r in row.runs), key=_place)],
         "failed": [_failure(record) for _, record in row.failures],
     }
 
