@@ -7,25 +7,13 @@ import math
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from clbench.record import Record, now, read_record, write_record
+from clbench.record import now, read_record, write_record
 from clbench.seal import broken_seal
 
 if TYPE_CHECKING:
     from clbench.verify import Verification
-
-Standing = Literal["recorded", "unverified", "identical", "within tolerance", "differs"]
-
-
-def standing(record: Record) -> Standing:
-    """What is known of a run: the verdict of its latest repetition here; without one, `recorded` for a run made here
-    and `unverified` for one that was imported."""
-    stamps = record.get("verification") or []
-    if stamps:
-        verdict: Standing = stamps[-1]["verdict"]
-        return verdict
-    return "unverified" if record.get("origin") else "recorded"
 
 
 def stamp_of(found: Verification) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from clbench.errors import RunFailed
+from clbench.urls import without_secrets
 
 CONNECT_SECONDS = 1.0
 NICENESS = 10
@@ -50,7 +51,7 @@ def log_run(folder: Path, say: Callable[[str], None] | None = None, wait: bool =
     uri = tracking_uri(results_of(folder))
     if not _answers(uri):
         text = (
-            f"MLflow at {_without_secrets(uri)} is not reachable; the record is complete without it; "
+            f"MLflow at {without_secrets(uri)} is not reachable; the record is complete without it; "
             f"later: clbench runs track {folder.name}"
         )
         if wait:
@@ -145,7 +146,7 @@ class SweepTracking:
     def _start(self) -> bool:
         uri = tracking_uri(self._out)
         if not _answers(uri):
-            self._give_up(f"MLflow at {_without_secrets(uri)} is not reachable")
+            self._give_up(f"MLflow at {without_secrets(uri)} is not reachable")
             return False
         try:
             with self._log.open("ab") as log:
@@ -173,11 +174,6 @@ def _answers(uri: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _without_secrets(uri: str) -> str:
-    parts = urlsplit(uri)
-    return uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2]) if "@" in parts.netloc else uri
 
 
 def _start_child(arguments: list[str], log: IO[bytes], stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:

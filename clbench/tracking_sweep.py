@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from clbench.errors import ClbenchError
 from clbench.record import Record, read_record
 from clbench.tracked import allowed_name
-from clbench.tracking_store import Store, log_bytes, one_line
+from clbench.tracking_store import END_STATES, Store, log_bytes, one_line
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 SWEEP_TAG, RESULTS_TAG = "clbench.sweep", "clbench.results"
 MOST_FAILURES = 3  # in a row: then the server is taken for gone
 MOST_GROUPS = 16  # in one picture
-END_STATES = {"completed": "FINISHED", "interrupted": "KILLED"}
 NOTE = "mlflow.note.content"
 LONGEST_NOTE = 5000  # characters
 
@@ -38,9 +37,7 @@ def follow(store: Store, name: str) -> int:
         if "run" in message:
             sweep.log(Path(message["run"]))
         if sweep.given_up:
-            complain(
-                f"{MOST_FAILURES} failures in a row: no more is logged; the same sweep again does the rest"
-            )
+            complain(f"{MOST_FAILURES} failures in a row: no more is logged; the same sweep again does the rest")
             return 1
         if "end" in message:
             sweep.end(message["end"] or {})

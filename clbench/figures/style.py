@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 WIDTHS = {"page": 6.8, "column": 3.3}  # inches
-BLACK, GREY, PALE = "#222222", "#7d7d7d", "#dcdcdc"
+BLACK, GREY = "#222222", "#7d7d7d"
 BAND = 0.16  # opacity
 SMALL = 6.0  # points: notes, ticks
 RC: dict[str, Any] = {

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from clbench.errors import UserError, did_you_mean
 from clbench.files import write_atomically
 from clbench.sweeps.shipping import LAST, pack
+from clbench.urls import without_secrets
 
 PENDING = ".not-gathered.json"
 RUN_PARTS = 3
@@ -102,12 +102,6 @@ class Gathering:
             write_atomically(self._out / PENDING, json.dumps(kept, indent=1) + "\n")
         else:
             (self._out / PENDING).unlink(missing_ok=True)
-
-
-def without_secrets(url: str) -> str:
-    """The URL without user name and password."""
-    place = urlsplit(url).netloc
-    return url.replace(place, place.rpartition("@")[2], 1) if "@" in place else url
 
 
 def _open(url: str, shown: str) -> tuple[Any, str]:

@@ -249,9 +249,8 @@ def _needs(job: Job, gpus: bool) -> Resources:
 
 def _environment(waiting: _Waiting, place: Place) -> dict[str, str]:
     """The sweep's environment with the job's threads and GPUs."""
-    threads = str(waiting.job.spec.threads or place.cpus)  # of each process
-    found = dict(os.environ)
-    found |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    threads = waiting.job.spec.threads or place.cpus  # of each process
+    found = {**os.environ, **machine.thread_environment(threads)}
     if place.gpus:
         found["CUDA_VISIBLE_DEVICES"] = ",".join(place.gpus)
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd")
 
 
@@ -17,6 +18,11 @@ def cores(cgroup: Path = CGROUP) -> int:
     allowed = len(os.sched_getaffinity(0))
     quota = _quota(cgroup)
     return allowed if quota is None else max(1, min(allowed, int(quota)))
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """The variables that hold numerical libraries at so many threads, if set before they are imported."""
+    return dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
 def available_memory(cgroup: Path = CGROUP, proc: Path = PROC) -> int | None:

@@ -22,6 +22,7 @@ from typing import Any
 from clbench.registry import STRATEGIES, STREAMS, targets
 from clbench.spec import RunSpec
 from clbench.sweeps.job import Ended, Event, Job, Progress
+from clbench.sweeps.machine import THREAD_VARIABLES, thread_environment
 
 PRELOADED = (
     "torch", "pyarrow.parquet", "safetensors.torch", "clbench.launch", "clbench.engine.assembly", "clbench.metrics",
@@ -30,7 +31,6 @@ PRELOADED = (
 )  # fmt: skip
 LIBRARIES = {"timm": "timm", "hf": "transformers"}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def start_server(specs: Sequence[RunSpec]) -> None:
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOADED, *_modules(specs)])
     resource_tracker.ensure_running()
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(thread_environment(1))
     try:
         with _held(SIGNALS):
             forkserver.ensure_running()

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from clbench.sweeps.job import Ended, Event, Job, Progress
+from clbench.sweeps.machine import thread_environment
 from clbench.sweeps.shipping import Packed, pack, unpack
 
 SECONDS_BETWEEN_REPORTS = 0.4
 PATIENCE = 30.0
 SCRATCH = "clbench-scratch-"
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def run_task(task: Task, channel: Any) -> Result:
 
 def _set_environment(job: Job) -> None:
     """Before anything that reads it is imported."""
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(job.spec.threads or job.resources.cpus)))
+    os.environ.update(thread_environment(job.spec.threads or job.resources.cpus))
     if not job.resources.gpus and job.spec.device != "cuda":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from clbench.board_records import last_verdict
 from clbench.record import read_record
-from clbench.stamp import standing
 
 from .conftest import Cli
 
@@ -126,8 +126,14 @@ def test_verify_finds_edits_and_forgeries_on_a_board(cli: Cli, results: Path) ->
     answer = cli("verify", "--board", "--results", results, "--json")
     found = answer.json()
     assert answer.code == 1 and (found["identical"], found["differs"], len(found["edited"])) == (1, 1, 1)
-    assert sum(standing(read_record(folder)) == "differs" for folder in replay) == 1, "stamped, too"
+    assert sum(last_verdict(read_record(folder)) == "differs" for folder in replay) == 1, "stamped, too"
     assert (nmc / "record.json").read_text() == json.dumps(record), "a new seal would hide the edit"
+    (replay[0] / "config.yaml").write_text("strategy: nmc\n")
+    answer = cli("verify", "replay@split-digits", "--results", results)
+    assert answer.code == 1 and "1 edited" in answer.out and answer.err.count("left out: ") == 2, answer.err
+    listed = {row["path"]: row["status"] for row in cli("runs", "list", "--results", results, "--json").json()}
+    assert sorted(path for path, status in listed.items() if status == "edited") == sorted(map(str, [nmc, replay[0]]))
+    assert "was edited after the run" in cli("runs", "show", nmc).err
     answer = cli("verify", nmc)
     assert answer.code == 1 and "no stamp is written" in answer.err and "was edited" in answer.err
 

@@ -14,7 +14,7 @@ from clbench.errors import UserError
 from clbench.launch import start_run
 from clbench.record import read_record
 from clbench.seal import broken_seal
-from clbench.sweeps.gathering import PENDING, Gathering, without_secrets
+from clbench.sweeps.gathering import PENDING, Gathering
 from clbench.sweeps.shipping import pack, place, unpack
 
 from .small_jobs import small_spec
@@ -155,11 +155,6 @@ def test_an_unreachable_place_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="/x cannot be") as caught:
         Gathering("ftp://someone:secret@127.0.0.1:1/x", tmp_path)
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_passwords_are_not_shown() -> None:
-    assert without_secrets("sftp://me:word@host/there") == "sftp://host/there"
-    assert without_secrets("s3://bucket/x") == "s3://bucket/x"
 
 
 def test_a_damaged_list_of_the_pending_is_passed_over(tmp_path: Path) -> None:
