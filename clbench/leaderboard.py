@@ -6,7 +6,6 @@ Records come from `clbench.board_records`; ranks are in `clbench.ranking`, filte
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 COLUMNS = ("average", "average_incremental", "forgetting", "gap_depth", "retention")
 COSTS = ("seconds_train", "stored_bytes", "flops_train")
 MORE_IS_BETTER = ("samples_per_second",)
+LARGEST = 1e150  # squares of larger numbers overflow
 ENVIRONMENT = ("precision", "channels_last", "compile")
 CHOICES = ("nothing", "validation", "test")  # what chose a run's settings
 TEXTS = {
@@ -206,7 +206,7 @@ def row_settings(record: Record) -> dict[str, Any]:
 
 
 def metric_value(record: Record, key: str) -> float | None:
-    """A metric or a cost of a run; None where it is undefined or was computed by another version of its formula."""
+    """A metric or a cost of a run; None where it is undefined, beyond LARGEST, or of another version of its formula."""
     metrics = record["metrics"]
     if key in record["cost"] and key not in metrics:
         return _number(record["cost"][key])
@@ -337,7 +337,7 @@ def _board_order(board: Board) -> tuple[Any, ...]:
 
 
 def _number(value: Any) -> float | None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > sys.float_info.max:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > LARGEST:
         return None
     return None if value != value else float(value)
 

@@ -156,8 +156,8 @@ def test_undefined_values_are_left_out_and_counted(run: Any) -> None:
     assert (value.estimate.n, value.estimate.mean, value.left_out) == (2, pytest.approx(0.6), 1)
 
 
-@pytest.mark.parametrize("value", ["0.5", True, float("nan"), float("inf"), 10**400, [1]])
-def test_what_is_no_finite_number_is_no_value(run: Any, value: Any) -> None:
+@pytest.mark.parametrize("value", ["0.5", True, float("nan"), float("inf"), 10**400, 1e200, [1]])
+def test_what_is_no_number_to_calculate_with_is_no_value(run: Any, value: Any) -> None:
     (row,) = rows([run(**{"metrics.average": value}), run(**{"spec.seed": 1, "metrics.average": 0.5})])
     assert (row.value("average").estimate.mean, row.value("average").left_out) == (0.5, 1)
 
