@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from clbench.board_terms import CHOSEN
 from clbench.errors import UserError, did_you_mean
-from clbench.leaderboard import CHOICES, Board, Row, metric_value
+from clbench.leaderboard import Board, Row, metric_value
 
 # name -> (declared need, the value it must have, what such a strategy does)
 ONLY: dict[str, tuple[str, bool, str]] = {
@@ -41,8 +42,8 @@ class Filter:
         for name in self.only:
             if name not in ONLY:
                 raise UserError(f"--only: unknown need {name!r}{did_you_mean(name, ONLY)}")
-        if self.chosen_on is not None and self.chosen_on not in CHOICES:
-            raise UserError(f"--chosen-on: unknown choice {self.chosen_on!r}{did_you_mean(self.chosen_on, CHOICES)}")
+        if self.chosen_on is not None and self.chosen_on not in CHOSEN:
+            raise UserError(f"--chosen-on: unknown choice {self.chosen_on!r}{did_you_mean(self.chosen_on, CHOSEN)}")
         for name in self.limits:
             if name not in COST_OF:
                 raise UserError(f"--budget-class: unknown limit {name!r}{did_you_mean(name, COST_OF)}")

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clbench.board_records import VERIFIED, last_verdict
+from clbench.board_records import FINISHED, VERIFIED, last_verdict
+from clbench.board_terms import CHOSEN
 from clbench.engine.world import ALONE
 from clbench.errors import UserError, did_you_mean
 from clbench.metrics.definitions import BETTER, DEFINITIONS, GAIN, base_key
@@ -26,21 +27,12 @@ COSTS = ("seconds_train", "stored_bytes", "flops_train")
 MORE_IS_BETTER = ("samples_per_second",)
 LARGEST = 1e150  # squares of larger numbers overflow
 ENVIRONMENT = ("precision", "channels_last", "compile")
-CHOICES = ("nothing", "validation", "test")  # what chose a run's settings
 TEXTS = {
     "stream": ("name", "content", "order", "notes", "objective", "scenario", "primary", "direction"),
     "strategy": ("name", "summary", "source_hash"),
-    "spec": ("strategy", "head", "tune", "eval_grid"),
+    "spec": ("strategy", "head", "tune", "eval_grid", "chosen_on"),
 }
 TABLES = {"strategy": ("needs",), "spec": ("strategy_settings", "budget")}
-TRUE_NEEDS = (
-    "task_boundaries",
-    "task_id_at_test",
-    "stores_samples",
-    "stores_features",
-    "sees_all_data",
-    "knows_horizon",
-)
 
 
 @dataclass
@@ -154,7 +146,7 @@ def make_boards(
     """
     finished = []
     for folder, record in runs:
-        if record["status"] in ("completed", "diverged"):
+        if record["status"] in FINISHED:
             if is_whole(record):
                 finished.append((folder, record))
             else:
@@ -276,7 +268,7 @@ def is_whole(record: Record) -> bool:
         all(isinstance(text, str) for text in [*texts, record.get("started"), record.get("run")])
         and all(isinstance(table, dict) for table in tables)
         and all(_number(number) is not None for number in numbers)
-        and spec["chosen_on"] in CHOICES
+        and spec["chosen_on"] in CHOSEN
     )
 
 

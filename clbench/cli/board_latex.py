@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clbench.cli.board_text import CHOSEN, MARKS, Shown, about, clean, name, numberless, runs, short, title, verified
-from clbench.leaderboard import COSTS, TRUE_NEEDS, Row
+from clbench.board_terms import CHOSEN, NEEDS
+from clbench.cli.board_text import Shown, about, clean, name, numberless, runs, title, verified
+from clbench.leaderboard import COSTS, Row
+from clbench.quantities import with_prefix
 from clbench.ranking import Ranking, rank
 
 HEAD = (
@@ -57,7 +59,7 @@ def _table(shown: Shown, chosen: str) -> str:
 
 def _cells(shown: Shown, rankings: dict[str, Ranking], i: int) -> list[str]:
     row = shown.board.rows[i]
-    marks = "".join(MARKS[need][0] for need in TRUE_NEEDS if row.needs.get(need)) or "--"
+    marks = "".join(need.mark for key, need in NEEDS.items() if row.needs.get(key)) or "--"
     seconds, stored, flops = (row.value(key).estimate for key in COSTS)
     return [
         shown.place(i).replace("-", "--"),
@@ -65,8 +67,8 @@ def _cells(shown: Shown, rankings: dict[str, Ranking], i: int) -> list[str]:
         *([_number(row, key, rankings[key], i) for key in shown.filled] if row.runs else _dashes(numberless(shown))),
         marks,
         "--" if seconds is None else f"{seconds.mean:.1f}",
-        "--" if stored is None else escape(short(stored.mean, "B")),
-        "--" if flops is None else escape(short(flops.mean, "")),
+        "--" if stored is None else escape(with_prefix(stored.mean, "B")),
+        "--" if flops is None else escape(with_prefix(flops.mean)),
         escape(runs(row)),
         "--" if not row.runs else escape(verified(row)),
     ]
@@ -92,11 +94,11 @@ def _number(row: Row, key: str, ranking: Ranking, i: int) -> str:
 
 def _caption(shown: Shown, chosen: str) -> str:
     board = shown.board
-    used = [need for need in TRUE_NEEDS if any(row.needs.get(need) for row in board.rows)]
+    used = [need for key, need in NEEDS.items() if any(row.needs.get(key) for row in board.rows)]
     text = f"{title(board)}; {about(board)}. Mean ± half of the 95 % interval over n runs. Settings: "
     text += ", ".join(sorted({CHOSEN[row.chosen_on] for row in board.rows})) + ". "
     if used:
-        text += "Needs: " + ", ".join(f"{MARKS[need][0]} {MARKS[need][1]}" for need in used) + ". "
+        text += "Needs: " + ", ".join(f"{need.mark} {need.meaning}" for need in used) + ". "
     if chosen:
         text += f"Shown: {chosen}. "
     if len(board.rows) == 1:

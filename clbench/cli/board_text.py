@@ -6,19 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from clbench.leaderboard import COSTS, TRUE_NEEDS, Board, Row, Value
+from clbench.board_terms import CHOSEN, NEEDS
+from clbench.leaderboard import COSTS, Board, Row, Value
 from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
+from clbench.quantities import with_prefix
 from clbench.ranking import Ranking, rank
 
-MARKS = {
-    "task_boundaries": ("B", "is told when tasks begin and end"),
-    "task_id_at_test": ("T", "is given the task at test"),
-    "stores_samples": ("S", "stores samples"),
-    "stores_features": ("F", "stores features"),
-    "sees_all_data": ("A", "sees the data of all tasks (an upper bound, not a competitor)"),
-    "knows_horizon": ("H", "knows how many tasks there are"),
-}
-CHOSEN = {"nothing": "published", "validation": "validation", "test": "test data"}
 INTERVAL = "± half of a 95 % interval over n runs: Student's t, from five runs on the bootstrap; one run has none"
 
 
@@ -65,7 +58,7 @@ def header(shown: Shown) -> list[str]:
 def cells(shown: Shown, i: int) -> list[str]:
     """The cells of row i."""
     row = shown.board.rows[i]
-    marks = "".join(MARKS[name][0] for name in TRUE_NEEDS if row.needs.get(name)) or "-"
+    marks = "".join(need.mark for key, need in NEEDS.items() if row.needs.get(key)) or "-"
     seconds, stored, flops = (row.value(key).estimate for key in COSTS)
     return [
         shown.place(i),
@@ -73,8 +66,8 @@ def cells(shown: Shown, i: int) -> list[str]:
         *([cell(row.value(key), key, len(row.runs)) for key in shown.filled] if row.runs else numberless(shown)),
         marks,
         "-" if seconds is None else f"{seconds.mean:.1f}",
-        "-" if stored is None else short(stored.mean, "B"),
-        "-" if flops is None else short(flops.mean, ""),
+        "-" if stored is None else with_prefix(stored.mean, "B"),
+        "-" if flops is None else with_prefix(flops.mean),
         runs(row),
         verified(row),
         CHOSEN[row.chosen_on],
@@ -123,15 +116,6 @@ def cell(value: Value, key: str, runs: int) -> str:
     return text + (f" [{estimate.n} of {runs}]" if value.left_out else "")
 
 
-def short(number: float, unit: str) -> str:
-    """A large number with a metric prefix: 1.6 G."""
-    prefixes = ["", "k", "M", "G", "T", "P", "E"]
-    while abs(number) >= 1000 and len(prefixes) > 1:
-        number /= 1000
-        del prefixes[0]
-    return f"{number:.3g} {prefixes[0]}{unit}".rstrip()
-
-
 def title(board: Board) -> str:
     """Stream, data and notes."""
     return clean(f"{board.stream} (data {board.content[:8]})" + (f": {board.notes}" if board.notes else ""))
@@ -155,8 +139,8 @@ def about(board: Board) -> str:
 def notes(shown: Shown, chosen: str) -> list[str]:
     """What the reader of one board has to know. chosen: the filter, in words."""
     board = shown.board
-    used = [need for need in TRUE_NEEDS if any(row.needs.get(need) for row in board.rows)]
-    found = ["needs: " + "; ".join(f"{MARKS[need][0]} {MARKS[need][1]}" for need in used)] if used else []
+    used = [need for key, need in NEEDS.items() if any(row.needs.get(key) for row in board.rows)]
+    found = ["needs: " + "; ".join(f"{need.mark} {need.meaning}" for need in used)] if used else []
     if any(len(row.runs) > 1 for row in board.rows):
         found.append(INTERVAL)
     if len(board.rows) > 1:

@@ -8,12 +8,13 @@ from typing import Any
 
 from clbench.board_filter import COST_OF
 from clbench.board_filter import ONLY as FILTERS
-from clbench.leaderboard import COLUMNS, COSTS, TRUE_NEEDS, Board, Row, Value, metric_value, plain
+from clbench.board_terms import CHOSEN, NEEDS
+from clbench.leaderboard import COLUMNS, COSTS, Board, Row, Value, metric_value, plain
 from clbench.page.details import row_details
 from clbench.page.figures import any_value, column, figures, is_count, mean_of
 from clbench.page.series import ROWS, group_of, runs_per_row
 from clbench.page.text import DASH, MINUS, clean, number, seconds, short
-from clbench.page.wording import CHOSEN, NEEDS
+from clbench.quantities import with_prefix
 
 ONLY = {"exemplar-free": "exemplar-free", "no-task-boundaries": "no task boundaries", "no-oracle": "no oracles"}
 BAR = 76  # width of an interval's picture, in its own units
@@ -75,8 +76,8 @@ def measure(board: Board) -> str:
 
 
 def budget_text(budget: dict[str, float]) -> str:
-    """`steps 60, flops 1e+12`; empty without a budget."""
-    return ", ".join(f"{key} {short(limit)}" for key, limit in sorted(budget.items()))
+    """`flops 1 T, steps 60`; empty without a budget."""
+    return ", ".join(f"{key} {with_prefix(limit)}" for key, limit in sorted(budget.items()))
 
 
 def _facts(board: Board) -> list[str]:
@@ -102,13 +103,13 @@ def _row(
         "cells": _cells(row, shown),
         "bar": _bar(row.value(shown[0]), spread),
         "costs": [_cost(row, key) for key in costs],
-        "needs": [{"key": key, "name": NEEDS[key].name} for key in TRUE_NEEDS if row.needs.get(key)],
+        "needs": [{"key": key, "name": NEEDS[key].name} for key in NEEDS if row.needs.get(key)],
         "only": [name for name in ONLY if row.needs.get(FILTERS[name][0]) is FILTERS[name][1]],
         "spent": {name: _most(row, key) for name, key in COST_OF.items()},
         "n": len(row.runs),
         "diverged": row.diverged,
         "marks": _marks(row),
-        "chosen": {"key": row.chosen_on, "name": CHOSEN[row.chosen_on].name},
+        "chosen": {"key": row.chosen_on, "name": CHOSEN[row.chosen_on]},
     }
 
 
