@@ -12,6 +12,7 @@ from clbench.errors import UserError
 from clbench.leaderboard import COSTS, Row, is_whole, mark_differences, metric_keys, metric_value, pair, row_settings
 from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
 from clbench.record import Record, read_record
+from clbench.seal import broken_seal
 from clbench.statistics import Difference, holm, paired_difference
 
 MODEL = ("backbone", "head", "tune", "budget")
@@ -53,7 +54,8 @@ class Comparison:
 def compare(folders: Sequence[Path], least: int = 2) -> Comparison:
     """Group and pair the runs in these folders, in the order given.
 
-    Raises UserError for fewer than `least` runs, a run that is not completed, or runs of different data.
+    Raises UserError for fewer than `least` runs, a run that is not completed or was edited, or runs of different
+    data.
     """
     folders = list(dict.fromkeys(Path(folder) for folder in folders))
     if len(folders) < least:
@@ -62,6 +64,8 @@ def compare(folders: Sequence[Path], least: int = 2) -> Comparison:
     for folder, record in runs:
         if record.get("status") != "completed":
             raise UserError(f"{folder} is {record.get('status')}: only completed runs are compared")
+        if broken := broken_seal(folder, record):
+            raise UserError(f"not compared: {broken}")
         if not is_whole(record):
             raise UserError(f"{folder / 'record.json'} lacks a part of a finished record (`clbench verify {folder}`)")
     _check_same_data(runs)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clbench.errors import UserError, did_you_mean
 from clbench.record import Record, read_record
+from clbench.seal import broken_seal
 
 RESULTS = Path("results")
 SHOWN = 3
@@ -88,9 +89,11 @@ def never_began(folder: Path) -> bool:
 
 
 def status_of(folder: Path, record: Record) -> str:
-    """A record's status; "killed" where it says running and no process is."""
+    """A record's status; "killed" where it says running and no process is, "edited" where its seal is broken."""
     status = str(record["status"])
-    return "killed" if status == "running" and not is_active(folder) else status
+    if status == "running":
+        return status if is_active(folder) else "killed"
+    return "edited" if broken_seal(folder, record) else status
 
 
 def _check_shape(record: Record, folder: Path) -> None:

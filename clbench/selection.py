@@ -16,15 +16,23 @@ OWN = ("seed", "order_seed", "threads", "device", "data_root")  # these differ w
 MOST_VALUES = 6
 
 
-def select_runs(texts: list[str], out: Path = RESULTS) -> list[Path]:
+def select_runs(texts: list[str], out: Path = RESULTS, warn: Callable[[str], None] = warn_left_out) -> list[Path]:
     """Folders, each once: of runs (as `find_run` takes them), and of all runs in rows named STRATEGY@STREAM (see
-    `select_rows`).
+    `select_rows`). Records that are left out are told to `warn`, each once.
 
     Raises UserError where one names nothing.
     """
     found: dict[Path, None] = {}
+    told: set[str] = set()
+
+    def once(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            warn(line)
+
     for text in texts:
-        folders = [folder for row in select_rows(text, out) for folder, _ in row.runs] if names_a_row(text) else []
+        rows = select_rows(text, out, once) if names_a_row(text) else []
+        folders = [folder for row in rows for folder, _ in row.runs]
         found.update(dict.fromkeys(folders or [find_run(text, out)]))
     return list(found)
 
@@ -34,17 +42,17 @@ def names_a_row(text: str) -> bool:
     return ROW in text and not Path(text).expanduser().exists()
 
 
-def select_rows(text: str, out: Path = RESULTS) -> list[Row]:
+def select_rows(text: str, out: Path = RESULTS, warn: Callable[[str], None] = warn_left_out) -> list[Row]:
     """The rows STRATEGY@STREAM of every board of the stream: several where settings, models or budgets differ.
 
     STRATEGY@STREAM,KEY=VALUE,... leaves those with other values out; KEY is a setting of the strategy or the stream, or
-    a key of the specification. Raises UserError where there is none.
+    a key of the specification. Records that are left out are told to `warn`. Raises UserError where there is no row.
     """
     strategy, _, rest = text.partition(ROW)
     stream, *conditions = rest.split(",")
     if not strategy or not stream:
         raise UserError(f"{text!r} names no row: write STRATEGY@STREAM")
-    boards = board_rows(stream, out)
+    boards = board_rows(stream, out, warn)
     rows = [row for board in boards for row in board.rows if row.strategy == strategy]
     if not rows:
         names = {row.strategy for board in boards for row in board.rows}

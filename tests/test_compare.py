@@ -72,6 +72,9 @@ def test_refusals_are_one_line(finished_runs: Runs, run_copy: COPY, tmp_path: Pa
     write_record(other, {**record, "environment": {}})
     with pytest.raises(UserError, match="lacks a part"):
         compare([one, other])
+    (other / "record.json").write_text(json.dumps(read_record(other) | {"error": "by hand"}))
+    with pytest.raises(UserError, match=r"not compared: .* was edited after the run"):
+        compare([one, other])
     record["status"] = "interrupted"
     write_record(other, record)
     with pytest.raises(UserError, match="is interrupted"):

@@ -12,6 +12,7 @@ from clbench.cli.text import columns, number, print_json, print_lines
 from clbench.errors import UserError
 from clbench.record import Record, read_record
 from clbench.runs import find_run, is_active, iter_records, status_of
+from clbench.seal import broken_seal
 
 
 def list_command(stream: str | None, as_json: bool, out: Path) -> None:
@@ -50,7 +51,10 @@ def show_command(run: str, as_json: bool, out: Path) -> None:
     """Print a run's summary, or its record as JSON."""
     folder = find_run(run, out)
     record = read_record(folder)
+    broken = broken_seal(folder, record)
+    warning = f"clbench: {broken}\n" if broken else ""
     if as_json:
+        sys.stderr.write(warning)
         print_json({"path": str(folder), **record})
         return
     from clbench.cli.summary import summary
@@ -59,6 +63,7 @@ def show_command(run: str, as_json: bool, out: Path) -> None:
         text = summary(folder, {**record, "status": status_of(folder, record)})
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(f"{folder / 'record.json'} is damaged: {type(error).__name__} {error}") from None
+    sys.stderr.write(warning)
     sys.stdout.write(text)
     if record.get("error"):
         sys.stdout.write(f"error    {record['error']}\n")

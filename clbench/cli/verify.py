@@ -75,9 +75,12 @@ def verify_command(
 
 
 def _chosen(texts: list[str], board: bool, sampling: Sampling | None, results: Path, edited: list[str]) -> list[Path]:
-    """Folders of what is named; records that a board leaves out because they were edited are added to `edited`."""
+    """Folders of what is named; records that the boards of these streams leave out because they were edited are added
+    to `edited`."""
 
     def left_out(text: str) -> None:
+        if text in edited:
+            return
         sys.stderr.write(f"clbench: left out: {text}\n")
         if EDITED in text or "is missing: " in text or "has no seal" in text:
             edited.append(text)
@@ -91,10 +94,10 @@ def _chosen(texts: list[str], board: bool, sampling: Sampling | None, results: P
     if not texts:
         raise UserError("nothing is named: clbench verify RUN, STRATEGY@STREAM, or --board [STREAM]")
     if sampling is None:
-        return select_runs(texts, results)
+        return select_runs(texts, results, left_out)
     if not all(names_a_row(text) for text in texts):
         raise UserError("--sample and --all choose among the runs of rows: name STRATEGY@STREAM, or --board")
-    rows = [row for text in texts for row in select_rows(text, results)]
+    rows = [row for text in texts for row in select_rows(text, results, left_out)]
     return sample_runs(rows, sampling.count, sampling.seed)
 
 

@@ -66,16 +66,18 @@ class History:
 
 
 def _rank(folder: Path, record: Record) -> tuple[int, Path]:
-    """0 completed, 1 diverged, 2 can be resumed, 3 at work elsewhere or nothing to resume from."""
+    """0 completed, 1 diverged, 2 can be resumed, 3 at work elsewhere, edited, or nothing to resume from."""
     status = status_of(folder, record)
     if status in ("completed", "diverged"):
         return (0 if status == "completed" else 1), folder
     saved = any((folder / "checkpoint").glob("*"))
-    return (2 if saved and not is_active(folder) else 3), folder
+    return (2 if saved and status != "edited" and not is_active(folder) else 3), folder
 
 
 def _status(folder: Path, record: Record) -> str:
     status = status_of(folder, record)
+    if status == "edited":
+        return "its record was edited"
     if status == "running":
         return "another process is at work on an equal run"
     if status in ("failed", "interrupted", "killed") and not any((folder / "checkpoint").glob("*")):

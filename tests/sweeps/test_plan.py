@@ -12,6 +12,7 @@ import pytest
 
 from clbench.errors import UserError
 from clbench.launch import start_run
+from clbench.record import read_record, write_record
 from clbench.sweeps.estimate import Cost, Estimate, estimate
 from clbench.sweeps.job import Job
 from clbench.sweeps.plan import Plan, make_plan
@@ -46,10 +47,11 @@ def run_all(found: Plan) -> list[Path]:
 
 
 def edit(folder: Path, **parts: Any) -> None:
-    record = json.loads((folder / "record.json").read_text())
+    """Change a record as clbench would, sealed anew."""
+    record = read_record(folder)
     for key, value in parts.items():
         record[key] = record[key] | value if isinstance(value, dict) else value
-    (folder / "record.json").write_text(json.dumps(record))
+    write_record(folder, record)
 
 
 def actions(found: Plan) -> list[tuple[str, str]]:
@@ -77,6 +79,9 @@ def test_completed_and_diverged_runs_are_done_and_new_seeds_are_not(plan: Planne
     assert actions(found) == [("done", "completed"), ("done", "diverged"), ("run", "new")]
     assert [planned.folder for planned in found.runs] == [first, second, None]
     assert [job.number for job in found.jobs] == [3]
+    (first / "config.yaml").write_text((first / "config.yaml").read_text() + "\n")
+    found = plan("- {strategy: finetune, epochs: 1, seeds: 0-1}")
+    assert actions(found) == [("run", "its record was edited"), ("done", "diverged")], "no board takes it"
 
 
 @pytest.mark.parametrize("status", ["interrupted", "running", "failed"])
