@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from clbench.differences import RowDifferences, json_differences, row_differences, shown
+from clbench.bit_differences import RowDifferences, json_differences, row_differences, shown
 from clbench.engine.world import ALONE
 from clbench.errors import RunFailed, UserError
 from clbench.metrics import compute

@@ -14,7 +14,7 @@ from clbench.spec import RunSpec
 from clbench.sweeps.history import NEW, Action, History
 from clbench.sweeps.job import Job, Resources
 from clbench.sweeps.suite import Suite, SuiteRun
-from clbench.sweeps.wanted import Wanted
+from clbench.sweeps.suite_resources import SuiteResources
 
 if TYPE_CHECKING:
     from clbench.resolve import Parts
@@ -167,7 +167,7 @@ class _Resolver:
         fields = {"threads": resources.cpus // spec.devices, **machine_fields(spec, on_gpu=gpus > 0)}
         return spec.model_copy(update=fields), resources
 
-    def _gpus(self, spec: RunSpec, wanted: Wanted) -> float:
+    def _gpus(self, spec: RunSpec, wanted: SuiteResources) -> float:
         """What is asked for; where nothing is, a GPU for each device if the machine has one and it is left open."""
         import torch
 

@@ -18,7 +18,7 @@ from clbench.quantities import SECONDS, UNITS, amount
 from clbench.settings import Owner, check_schedule, check_settings, no_owner, owner_of
 from clbench.spec import RunSpec, make_spec
 from clbench.sweeps.suite_file import AXES, Layer, SuiteEntry, SuiteText, read_suite_text
-from clbench.sweeps.wanted import Wanted
+from clbench.sweeps.suite_resources import SuiteResources
 
 MOST_RUNS = 10_000
 SPEC_KEYS = tuple(key for key in RunSpec.model_fields if key not in ("strategy_settings", "stream_settings"))
@@ -30,7 +30,7 @@ class SuiteRun:
 
     place: str
     spec: RunSpec
-    resources: Wanted
+    resources: SuiteResources
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class _Expansion:
                 yield from self._cell(entry, merged, {"strategy": strategy, "stream": stream}, resources)
 
     def _cell(
-        self, entry: SuiteEntry, merged: dict[str, _Given], names: dict[str, str], resources: Wanted
+        self, entry: SuiteEntry, merged: dict[str, _Given], names: dict[str, str], resources: SuiteResources
     ) -> Iterator[SuiteRun]:
         """The runs of one strategy on one stream."""
         strategy = self._find("strategy", names["strategy"], merged["strategy"].layer)
@@ -237,13 +237,13 @@ class _Expansion:
                 "use fewer values in its grid, or several suites"
             )
 
-    def _resources(self, entry: SuiteEntry) -> Wanted:
+    def _resources(self, entry: SuiteEntry) -> SuiteResources:
         values: dict[str, Any] = {}
         place = entry.place
         for layer in entry.layers:
             if layer.resources:
                 values, place = values | layer.resources, layer.place
-        found: Wanted = parse_config(Wanted, values, f"{place}: resources")
+        found: SuiteResources = parse_config(SuiteResources, values, f"{place}: resources")
         return found
 
     def _find(self, kind: catalogue.Kind, name: str, layer: Layer) -> Entry:

@@ -10,7 +10,7 @@ from clbench.config import Config
 from clbench.quantities import UNITS, amount
 
 
-class Wanted(Config):
+class SuiteResources(Config):
     """`resources` of a suite. gpus: None where it says nothing; memory: bytes."""
 
     cpus: int = 1
