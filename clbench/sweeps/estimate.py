@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,25 +12,16 @@ from clbench.errors import UserError
 from clbench.record import Record
 from clbench.runs import iter_records
 from clbench.spec import RunSpec, make_spec
+from clbench.sweeps.cost import LENGTHS, Cost, length_ratio
 from clbench.sweeps.history import part
 from clbench.sweeps.plan import Plan, Planned
+from clbench.sweeps.probe_groups import Group, probe_groups
 
 PROBE_SECONDS = 20.0
 ALL_PROBES_SECONDS = 120.0
 SEEDS = ("seed", "order_seed", "data_root")
 SAME_TIME = ("lr", "momentum", "weight_decay", "clip", "schedule")
 """Settings of a strategy that change its numbers, and not how long it takes."""
-LENGTHS = ("epochs", "steps")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run takes. seconds: as `seconds_total` of a record (set-up and start of the process left out); memory:
-    bytes at the peak. None where nothing is known. source: where the figures come from, in a few words."""
-
-    seconds: float | None = None
-    memory: int | None = None
-    source: str = "unknown"
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,8 @@ def estimate(
     First from completed runs under the plan's results folder, on this processor with as many threads: those that
     differ in seeds alone, or in settings such as the learning rate; else those of another length, scaled. Where there
     are none and `probe` is set, from the run itself, a few steps of each phase in a process of its own, `probe_seconds`
-    at most for one and `all_probes_seconds` for all. `say` is told before each probe. Writes nothing.
+    at most for one and `all_probes_seconds` for all; or from probes of runs on the same stream (see `probe_groups`).
+    `say` is told before each probe. Writes nothing.
     """
     known = _Known(plan.out)
     costs: dict[int, Cost] = {}
@@ -68,45 +59,13 @@ def estimate(
         if found is None:
             open_groups.setdefault(_key(planned.job.spec), []).append(planned)
         costs[planned.job.number] = found or Cost()
-    notes: list[str] = []
-    if probe and open_groups:
-        costs |= _probed(list(open_groups.values()), say, probe_seconds, all_probes_seconds, notes)
+    groups = [Group(runs) for runs in open_groups.values()]
+    notes = probe_groups(groups, say, probe_seconds, all_probes_seconds) if probe and groups else []
+    costs |= {planned.job.number: group.cost for group in groups if group.cost for planned in group.runs}
     for planned in plan.runs:
         if planned.action == "resume" and planned.folder is not None:
             costs[planned.job.number] = _what_is_left(costs[planned.job.number], planned.folder)
     return Estimate(costs, tuple(notes))
-
-
-def _probed(
-    groups: Sequence[Sequence[Planned]], say: Callable[[str], None], one: float, all_of_them: float, notes: list[str]
-) -> dict[int, Cost]:
-    """Probes of one run of each group that differs in seeds alone; of each strategy and stream one comes first, whose
-    figure stands for those there is no time left for."""
-    from clbench.sweeps.probe import probe_run
-
-    found: dict[int, Cost] = {}
-    alike: dict[tuple[str, str], Cost] = {}
-    met: dict[tuple[str, str], int] = {}
-    order = []
-    for group in groups:
-        pair = (group[0].job.spec.strategy, group[0].job.spec.stream)
-        met[pair] = met.get(pair, 0) + 1
-        order.append((met[pair], pair, group))
-    end = time.monotonic() + all_of_them
-    for number, (_, pair, group) in enumerate(sorted(order, key=lambda item: item[0]), 1):
-        left = end - time.monotonic()
-        if left < min(one, all_of_them) / 2:
-            like = alike.get(pair, Cost())
-            cost = Cost(like.seconds, like.memory, "probe of a similar run") if like.seconds is not None else Cost()
-        else:
-            say(f"probing {group[0].job.label} ({number} of {len(groups)}, {min(one, left):.0f} s at most)")
-            measured = probe_run(group[0].job.spec, min(one, left))
-            cost = Cost(measured.seconds, measured.memory, measured.source)
-            if measured.problem:
-                notes.append(f"probe of {group[0].job.label}: {measured.problem}")
-            alike.setdefault(pair, cost)
-        found |= {planned.job.number: cost for planned in group}
-    return found
 
 
 class _Known:
@@ -145,7 +104,7 @@ class _Known:
         ratios = [
             (record, ratio)
             for other, record in self._scalable.get(_key(spec, (*SAME_TIME, *LENGTHS)), [])
-            if (ratio := _ratio(spec, other)) is not None
+            if (ratio := length_ratio(spec, other)) is not None
         ]
         if not ratios:
             return None
@@ -158,17 +117,6 @@ def _key(spec: RunSpec, leave_out: Sequence[str] = ()) -> str:
     values = spec.model_dump(mode="json", exclude=set(SEEDS))
     values["strategy_settings"] = {k: v for k, v in values["strategy_settings"].items() if k not in leave_out}
     return json.dumps(values, sort_keys=True)
-
-
-def _ratio(spec: RunSpec, other: RunSpec) -> float | None:
-    """How much longer a run trains than another one; None where their settings do not tell."""
-    for key in ("steps", "epochs"):
-        ours, theirs = spec.strategy_settings.get(key), other.strategy_settings.get(key)
-        if ours and theirs:
-            return float(ours) / float(theirs)
-        if ours or theirs:
-            return None
-    return None
 
 
 def _mean(records: Sequence[Record], ratios: Sequence[float], source: str) -> Cost:

@@ -7,13 +7,15 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from clbench.errors import ClbenchError
 from clbench.spec import RunSpec, make_spec
+from clbench.sweeps.machine import thread_environment
 
 GRACE = 5.0
 """Seconds a probe may run on where it stands in a hook that cannot be left."""
@@ -21,54 +23,77 @@ GRACE = 5.0
 
 @dataclass(frozen=True)
 class Probe:
-    """seconds and memory (bytes) of the whole run, as estimated. problem: why there is no figure, in one line."""
+    """seconds and memory (bytes) of the whole run, as estimated. problem: why there is no figure, in one line; late:
+    there was no time for one."""
 
     seconds: float | None
     memory: int | None
-    source: str
     problem: str | None = None
+    late: bool = False
 
 
-def probe_run(spec: RunSpec, cap: float) -> Probe:
-    """Probe a run for `cap` seconds at most (start of the process and reading of data included), then stop it."""
-    from clbench.sweeps.processes import start_server
+class ProbeProcess:
+    """A probe of a run for `cap` seconds at most (start of the process and reading of data included).
 
-    if spec.devices > 1:
-        return Probe(None, None, "unknown", "a run on several devices is not probed")
-    start_server([spec])
-    with tempfile.TemporaryDirectory(prefix="clbench-probe-") as folder:
+    `result` or `kill` ends it, and nothing of it is left.
+    """
+
+    def __init__(self, spec: RunSpec, cap: float) -> None:
+        from clbench.sweeps.processes import start_server
+
+        self._cap = cap
+        self._folder = tempfile.TemporaryDirectory(prefix="clbench-probe-")
+        start_server([spec])
         task = {
             "spec": spec.model_dump(mode="json"),
             "until": time.time() + cap,
-            "folder": folder,
+            "folder": self._folder.name,
             "place": str(Path.cwd()),
-            "environment": _environment(spec.threads or 1),
+            "environment": {**os.environ, **thread_environment(spec.threads or 1)},
         }
-        child = multiprocessing.get_context("forkserver").Process(target=_child, args=(task,))
-        child.start()
+        self.until = time.monotonic() + cap + GRACE
+        self.process = multiprocessing.get_context("forkserver").Process(target=_child, args=(task,))
+        self.process.start()
+
+    def result(self) -> Probe:
+        """What it found, if it has ended; else it is ended without a figure."""
+        ended = self.process.exitcode is not None
+        code = self.process.exitcode
         try:
-            child.join(cap + GRACE)
-            ended = child.exitcode is not None
-        finally:
-            child.kill()
-            child.join()
-        if not ended:
-            return Probe(None, None, "unknown", f"no figure within {cap:.0f} s")
-        try:
-            found = json.loads((Path(folder) / "answer.json").read_text(encoding="utf-8"))
+            found = json.loads((Path(self._folder.name) / "answer.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return Probe(None, None, "unknown", f"its process ended with code {child.exitcode}")
-    return Probe(found["seconds"], found["memory"], "probe" if found["seconds"] else "unknown", found["problem"])
+            found = None
+        self.kill()
+        if found is not None:
+            return Probe(**found)
+        if ended:
+            return Probe(None, None, f"its process ended with code {code}")
+        return Probe(None, None, f"no figure within {self._cap:.0f} s", late=True)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self._folder.cleanup()
+
+
+def next_ended(probes: Sequence[ProbeProcess]) -> ProbeProcess:
+    """Wait for the first of these to end, or to be over its time."""
+    seconds = min(probe.until for probe in probes) - time.monotonic()
+    wait([probe.process.sentinel for probe in probes], max(0.0, seconds))
+    for probe in probes:
+        if probe.process.exitcode is not None:
+            return probe
+    return min(probes, key=lambda probe: probe.until)
 
 
 def measure(spec: RunSpec, folder: Path, until: float) -> dict[str, Any]:
-    """Cut a run short in `folder`, until the clock (`time.time`) says `until`; what the whole would take."""
+    """Cut a run short in `folder`, until the clock (`time.time`) says `until`; the fields of a `Probe` of it."""
     from clbench.engine.assembly import assemble
     from clbench.engine.cost import peak_memory_bytes
     from clbench.engine.reporter import Reporter
     from clbench.launch import Prepared
     from clbench.run import run
-    from clbench.sweeps.probing import ProbeOver, ProbeSession
+    from clbench.sweeps.probe_session import ProbeOver, ProbeSession
 
     problem = None
     built = Prepared(spec)
@@ -84,14 +109,10 @@ def measure(spec: RunSpec, folder: Path, until: float) -> dict[str, Any]:
     finally:
         session.table.close()
     seconds = session.seconds() if problem is None else None
-    if seconds is None and problem is None:
+    late = seconds is None and problem is None
+    if late:
         problem = "no step was done in its time"
-    return {"seconds": seconds, "memory": peak_memory_bytes(), "problem": problem}
-
-
-def _environment(threads: int) -> dict[str, str]:
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return {**os.environ, **dict.fromkeys(names, str(threads))}
+    return {"seconds": seconds, "memory": peak_memory_bytes(), "problem": problem, "late": late}
 
 
 def _child(task: Mapping[str, Any]) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clbench.record import strategy_label
-from clbench.sweeps.estimate import Cost, Estimate
+from clbench.sweeps.cost import Cost
+from clbench.sweeps.estimate import Estimate
 from clbench.sweeps.plan import Plan, Planned
 
 MOST_NOTES = 20

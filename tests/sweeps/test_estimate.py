@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from clbench.launch import start_run
+from clbench.record import write_record
+from clbench.sweeps.cost import Cost
 from clbench.sweeps.estimate import Estimate, estimate
 from clbench.sweeps.plan import Plan, make_plan
-from clbench.sweeps.probe import measure
+from clbench.sweeps.probe import ProbeProcess, measure
+from clbench.sweeps.probe_groups import Group, probe_groups
 from clbench.sweeps.suite import read_suite
 
 SMALL = "stream: split-digits, tasks: 2, train_per_task: 48, test_per_task: 20"
@@ -36,7 +39,7 @@ def finished(found: Plan, **cost: float) -> Path:
     [job] = found.jobs
     folder, record = start_run(job.spec, found.out)
     record["cost"] |= cost
-    (folder / "record.json").write_text(json.dumps(record))
+    write_record(folder, record)
     return folder
 
 
@@ -69,7 +72,7 @@ def test_unfinished_runs_and_those_of_other_processors_tell_nothing(plan: Planne
     record = json.loads((folder / "record.json").read_text())
     for key, value in change.items():
         record[key] = record[key] | value if isinstance(value, dict) else value
-    (folder / "record.json").write_text(json.dumps(record))
+    write_record(folder, record)
     assert costs(plan("- {strategy: finetune, epochs: 1, seed: 1}")) == [(None, "unknown")]
 
 
@@ -77,7 +80,7 @@ def test_a_resumed_run_needs_only_what_is_left(plan: Planner) -> None:
     finished(plan("- {strategy: finetune, epochs: 1}"), seconds_total=10)
     folder = finished(plan("- {strategy: finetune, epochs: 1, seed: 1}"), seconds_total=3)
     record = json.loads((folder / "record.json").read_text())
-    (folder / "record.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    write_record(folder, record | {"status": "interrupted"})
     saved = folder / "checkpoint" / "1"
     saved.mkdir(parents=True)
     (saved / "state.json").write_text(json.dumps({"meters": {"before": {"total": 4.0}}}))
@@ -89,7 +92,7 @@ def test_a_resumed_run_needs_only_what_is_left(plan: Planner) -> None:
 @pytest.mark.parametrize("strategy", ["finetune", "gdumb, epochs: 4", "nmc", "joint", "ewc"])
 def test_a_probe_knows_the_length_of_a_run_it_cuts_short(plan: Planner, tmp_path: Path, strategy: str) -> None:
     """Steps, not seconds: the machine may be busy. Where no phase is cut short the estimate is of the whole run."""
-    from clbench.sweeps.probing import ProbeSession
+    from clbench.sweeps.probe_session import ProbeSession
 
     [job] = plan(f"- {{strategy: {strategy}, train_per_task: 100}}").jobs
     record = start_run(job.spec, tmp_path / "whole")[1]
@@ -102,8 +105,8 @@ def test_a_probe_knows_the_length_of_a_run_it_cuts_short(plan: Planner, tmp_path
             return closing(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clbench.sweeps.probing.ProbeSession", Kept)
-        patch.setattr("clbench.sweeps.probing.PHASE_SHARE", 0.0)  # as few steps of each phase as there may be
+        patch.setattr("clbench.sweeps.probe_session.ProbeSession", Kept)
+        patch.setattr("clbench.sweeps.probe_session.PHASE_SHARE", 0.0)  # as few steps of each phase as there may be
         found = measure(job.spec, tmp_path, time.time() + 100)
     assert found["problem"] is None and found["seconds"] > 0 and found["memory"] > 1e7
     [session] = sessions
@@ -177,15 +180,59 @@ def test_a_probe_that_hangs_is_ended_in_time(plan: Planner, tmp_path: Path, monk
     assert known.costs[1].source == "unknown" and known.notes[0].endswith("no figure within 1 s")
 
 
-def test_where_time_is_up_a_similar_probe_stands_in(plan: Planner) -> None:
-    found = plan("- {strategy: finetune, grid: {epochs: [1, 2]}}\n- {strategy: ewc}")
+def test_no_time_for_probes(plan: Planner) -> None:
     asked: list[str] = []
-    known = estimate(found, say=asked.append, probe_seconds=30, all_probes_seconds=0)
-    assert [known.costs[number].source for number in (1, 2, 3)] == ["unknown"] * 3 and not asked
-    known = estimate(found, say=asked.append, probe_seconds=20, all_probes_seconds=40)
-    assert [known.costs[number].source for number in (1, 2, 3)] == ["probe"] * 3
-    assert [text.split(" (")[0] for text in asked] == [
-        "probing finetune split-digits epochs=1.0 seed=0",
-        "probing ewc split-digits seed=0",
-        "probing finetune split-digits epochs=2.0 seed=0",
+    known = estimate(plan("- {strategies: [finetune, ewc]}"), say=asked.append, all_probes_seconds=0)
+    assert [known.costs[number].source for number in (1, 2)] == ["unknown"] * 2 and not asked and not known.notes
+
+
+def test_every_stream_is_probed_first_then_every_strategy(plan: Planner) -> None:
+    found = plan(
+        "- {strategy: finetune, grid: {epochs: [1, 2]}}\n"
+        "- {strategies: [ewc, finetune], stream: rotated-digits, tasks: 3, epochs: 1}"
+    )
+    asked: list[str] = []
+    known = estimate(found, say=asked.append)
+    assert {cost.source for cost in known.costs.values()} == {"probe"}
+    assert [text.split(" (")[0].removeprefix("probing ") for text in asked] == [
+        "finetune split-digits epochs=1.0 seed=0",
+        "finetune rotated-digits seed=0",
+        "ewc rotated-digits seed=0",
+        "finetune split-digits epochs=2.0 seed=0",
     ]
+
+
+def test_what_is_not_probed_is_derived_from_what_is(plan: Planner) -> None:
+    """replay takes three times as long as finetune, as on the other stream; and twice as long with two epochs."""
+    found = plan(
+        "- {strategies: [finetune, replay], epochs: 1}\n- {strategy: finetune, epochs: 2}\n"
+        "- {strategies: [finetune, replay, ewc], stream: rotated-digits, tasks: 3, epochs: 1}\n"
+        "- {strategy: replay, stream: permuted-digits, tasks: 3}"
+    )
+    groups = [Group([planned]) for planned in found.runs]
+    for group, seconds in zip(groups, (2.0, 6.0, None, 10.0, None, None, None), strict=True):
+        group.tried = True
+        group.cost = Cost(seconds, 100, "probe") if seconds else None
+    assert probe_groups(groups, lambda text: None, 20, 0) == []
+    derived = [group.cost for group in groups if group.cost is None or group.cost.source != "probe"]
+    assert derived == [
+        Cost(4.0, 100, "scaled from probe of a similar run"),
+        Cost(30.0, 100, "scaled from probe of finetune"),
+        Cost(10.0, 100, "scaled from probe of finetune"),
+        None,
+    ]
+
+
+def test_ctrl_c_leaves_no_probe_behind(plan: Planner, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(FAILING)
+    group = Group(plan("- {strategy: './odd.py:Sleeping'}").runs)
+    process: list[ProbeProcess] = []
+
+    def interrupted(running: list[ProbeProcess]) -> ProbeProcess:
+        process.extend(running)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("clbench.sweeps.probe_groups.next_ended", interrupted)
+        probe_groups([group], lambda text: None, 20, 120)
+    assert len(process) == 1 and not process[0].process.is_alive()

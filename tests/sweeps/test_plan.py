@@ -13,7 +13,8 @@ import pytest
 from clbench.errors import UserError
 from clbench.launch import start_run
 from clbench.record import read_record, write_record
-from clbench.sweeps.estimate import Cost, Estimate, estimate
+from clbench.sweeps.cost import Cost
+from clbench.sweeps.estimate import Estimate, estimate
 from clbench.sweeps.job import Job
 from clbench.sweeps.plan import Plan, make_plan
 from clbench.sweeps.show import plan_as_dict, ranges, show_plan, totals
