@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ class GroupCurves:
     owners: set -> index of its task, None where it is held out. scores: set -> raw value over all steps.
     changes: switch -> mean change of the old tasks' sets since it (0 at the switch, negative: worse), over the steps
     since it. held_out_changes: the same for held-out sets. start, ends: steps at which training begins and the tasks
-    of the first run end.
+    of the first run end. by_place: sets bear the names of the first run, since others learned them in another order.
     """
 
     owners: dict[str, int | None]
@@ -98,6 +98,7 @@ class GroupCurves:
     ends: tuple[int, ...]
     start: int
     runs: int = 1
+    by_place: bool = False
 
     @cached_property
     def average(self) -> Curve | None:
@@ -121,15 +122,18 @@ class GroupCurves:
 def group_curves(folders: Sequence[Path], direction: str) -> GroupCurves:
     """Curves over the runs in these folders, of the primary metric and the weights that the metrics use.
 
-    Each run is put onto the steps of the first one, by linear interpolation where it was not scored there.
+    Each run is put onto the sets and steps of the first one: sets by when they were learned; steps task by task where
+    tasks have other lengths, and by linear interpolation where it was not scored there.
     Raises UserError where a table is missing or damaged.
     """
     return over_runs([read_trace(folder, direction) for folder in folders])
 
 
 def over_runs(traces: Sequence[Trace]) -> GroupCurves:
-    """The curves of one run or more, on the steps of the first."""
+    """The curves of one run or more, on the sets and steps of the first."""
     first = traces[0]
+    by_place = any(trace.owners != first.owners for trace in traces)
+    traces = [_like(trace, first) for trace in traces]
     switches = range(len(first.ends))
     return GroupCurves(
         owners=dict(first.owners),
@@ -139,7 +143,44 @@ def over_runs(traces: Sequence[Trace]) -> GroupCurves:
         ends=first.ends,
         start=first.start,
         runs=len(traces),
+        by_place=by_place,
     )
+
+
+def _like(trace: Trace, first: Trace) -> Trace:
+    """A run of another task order under the names and on the steps of the first run; changes since a switch stay."""
+    knots = _knots(trace, first)
+    if knots is None and trace.owners == first.owners:
+        return trace
+    names = _names(trace.owners, first.owners)
+    scores = {names[name]: line for name, line in trace.scores.items() if name in names}
+    if knots is not None:
+        scores = {name: Line(np.interp(line.steps, *knots), line.values) for name, line in scores.items()}
+    return replace(trace, scores=scores)
+
+
+def _names(owners: dict[str, int | None], wanted: dict[str, int | None]) -> dict[str, str]:
+    """For each set the set in the same place of `wanted`: the same held-out one, or the next one of the same task."""
+    found = {name: name for name, owner in owners.items() if owner is None and wanted.get(name, 0) is None}
+    for task in {owner for owner in owners.values() if owner is not None}:
+        here, there = ([name for name, owner in of.items() if owner == task] for of in (owners, wanted))
+        found |= dict(zip(here, there, strict=False))
+    return found
+
+
+def _knots(trace: Trace, first: Trace) -> tuple[list[float], list[float]] | None:
+    """Steps of a run and the steps of the first run to put them on: the beginning of each task (half of the shorter
+    one) step by step, so that what follows a switch keeps its pace, and the rest stretched to the task's end.
+
+    None where tasks end at equal steps, or where they cannot be matched.
+    """
+    places, wanted = (trace.start, *trace.ends), (first.start, *first.ends)
+    lengths = [np.diff(places), np.diff(wanted)]
+    if places == wanted or len(places) != len(wanted) or any((length <= 0).any() for length in lengths):
+        return None
+    half = np.minimum(*lengths) / 2
+    knots = [np.sort(np.concatenate([steps, np.asarray(steps[:-1]) + half])) for steps in (places, wanted)]
+    return knots[0].tolist(), knots[1].tolist()
 
 
 def _curves(keys: Any, runs: Sequence[dict[Any, Line]]) -> dict[Any, Curve]:
@@ -148,12 +189,14 @@ def _curves(keys: Any, runs: Sequence[dict[Any, Line]]) -> dict[Any, Curve]:
 
 
 def _curve(lines: Sequence[Line]) -> Curve | None:
-    """On the steps of the first line that all cover."""
+    """On the steps of the first line that all cover, and the last step that they do."""
     if not lines:
         return None
     first, last = max(line.steps[0] for line in lines), min(line.steps[-1] for line in lines)
     steps = lines[0].steps
     steps = steps[(steps >= first) & (steps <= last)]
+    if first <= math.floor(last):
+        steps = np.union1d(steps, [math.floor(last)])
     if not len(steps):
         return None
     return Curve(steps.tolist(), np.stack([np.interp(steps, line.steps, line.values) for line in lines]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,39 @@ def test_runs_scored_at_other_steps_are_interpolated(tmp_path: Path) -> None:
     found = group_curves([tmp_path / "x", tmp_path / "y"], "higher")
     curve = found.scores["a"]
     assert (curve.steps, curve.mean, curve.low) == ([0, 2, 4], [0.0, 2.0, 4.0], [0.0, 2.0, 4.0])
+
+
+def test_runs_of_another_order_are_matched_by_when_sets_were_learned_and_by_task(tmp_path: Path) -> None:
+    """Run x learns a in 4 steps, then b in 8; run y learns b in 6, then a in 6. Every set scores 1 once it is learned,
+    0 before, and one step after the switch the old one falls to 0.5."""
+
+    def write(name: str, sets: str, end: int) -> Path:
+        scored = [
+            (0, 0, (0.0, 0.0)),
+            (end, 1, (1.0, 0.0)),
+            (end + 1, 1, (0.5, 0.5)),
+            (12, 1, (1.0, 1.0)),
+            (12, 2, (1.0, 1.0)),
+        ]
+        rows = [
+            Row(step, seen, name, value, kind="trace", belongs_to=task)
+            for step, seen, values in scored
+            for task, (name, value) in enumerate(zip(sets, values, strict=True))
+        ]
+        ends = {(0, 0), (end, 1), (12, 2)}
+        rows += [replace(row, kind="boundary") for row in rows if (row.step, row.tasks_seen) in ends]
+        (tmp_path / name).mkdir()
+        EvaluationTable(rows).write(tmp_path / name / "evaluations.parquet")
+        return tmp_path / name
+
+    found = group_curves([write("x", "ab", 4), write("y", "ba", 6)], "higher")
+    assert (found.owners, found.ends, found.by_place) == ({"a": 0, "b": 1}, (4, 12), True)
+    assert (found.scores["a"].steps, found.scores["a"].mean) == ([0, 4, 5, 12], [0.0, 1.0, 0.5, 1.0])
+    assert found.scores["a"].values[0].tolist() == found.scores["a"].values[1].tolist()
+    average = found.average
+    assert average is not None and (average.steps, average.mean) == ([4, 5, 12], [1.0, 0.5, 1.0])
+    change = found.changes[1]
+    assert (change.steps, change.mean) == ([0, 1, 6], pytest.approx([0.0, -0.5, -1 / 14])), "as far as both runs reach"
 
 
 def test_bands_are_those_of_the_textbook() -> None:
