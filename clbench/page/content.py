@@ -61,6 +61,7 @@ def board_content(board: Board, place: int, metric: str) -> dict[str, Any]:
         "columns": [column(key) for key in shown],
         "costs": [column(key) for key in costs],
         "rows": rows,
+        "chosen": rows[0]["chosen"] if len({row.chosen_on for row in board.rows}) == 1 else None,
         "runs": len(records),
         "remarks": _remarks(board),
         "data": data,

@@ -50,6 +50,9 @@ function figure(board, title, about, shape, ...controls) {
   return { element, body, readout, note };
 }
 
+// `task 2: rotated-36`; without its name where runs learned several sets as their second.
+const setName = (set) => `${set.owner == null ? 'held out' : `task ${set.owner + 1}`}${set.name ? `: ${set.name}` : ''}`;
+
 const bandText = (runs) => (runs > 2 ? 'Bands: 95 % intervals of the mean.' : 'Bands: from one run to the other.');
 
 function readoutOf(target, head, items, text = fixed) {
@@ -71,7 +74,7 @@ function scoresFigure(board) {
   const lower = data.direction === 'lower';
   let what = 'average';
   const options = [['average', 'average of the tasks seen so far'],
-    ...data.sets.map((set, i) => [i, `${set.owner == null ? 'held out' : `task ${set.owner + 1}`}: ${set.name}`])];
+    ...data.sets.map((set, i) => [i, setName(set)])];
   const lengths = data.rows.filter((row) => row.curves && row.curves.ends.length).map((row) => row.curves.ends[row.curves.ends.length - 1]);
   let axis = Math.max(...lengths) > 1.5 * Math.min(...lengths) ? 'tasks' : 'steps';
   const fig = figure(board, 'Score over the steps',
@@ -147,7 +150,7 @@ function gapFigure(board) {
   let kind = hasOld ? 'changes' : 'held_out_changes';
   let all = false;
   const fig = figure(board, 'The gap after each switch',
-    'Mean change of the earlier tasks’ scores since the switch; below 0 is worse. Steps are logarithmic, since the fall comes in the first few.', 'broad',
+    `Mean change of the earlier tasks’ scores (in ${data.direction === 'lower' ? `−${data.primary}` : data.primary}) since the switch; below 0 is worse. All panels have one scale; steps are logarithmic, since the fall comes in the first few.`, 'broad',
     hasHeld && hasOld ? choice('of', [['changes', 'earlier tasks'], ['held_out_changes', 'held-out sets']], kind, (v) => { kind = v; render(); }) : null);
   function render() {
     const items = chosenRows(board);
@@ -161,11 +164,12 @@ function gapFigure(board) {
     const curves = found.flatMap((found_) => Object.values(found_));
     let [low, high] = bounds(curves);
     [low, high] = padded(Math.min(0, low), Math.max(0, high));
-    const columns = Math.max(1, Math.min(switches.length + (switches.length > 1), Math.floor(fig.body.clientWidth / 210)));
-    const few = switches.length < Math.max(3 * columns, 6) ? switches.length : Math.max(2 * columns - 1, 5);
+    const most = Math.max(1, Math.floor(fig.body.clientWidth / 200));
+    const few = switches.length < Math.max(3 * most, 6) ? switches.length : Math.max(2 * most - 1, 5);
     const shown = all ? switches : switches.slice(0, few);
     const panels = [...(switches.length > 1 ? ['mean'] : []), ...shown];
-    const width = Math.floor((fig.body.clientWidth - 6 * (columns - 1)) / columns);
+    const columns = Math.ceil(panels.length / Math.ceil(panels.length / most)); // rows of about equal length
+    const width = Math.floor((fig.body.clientWidth - 1 - 6 * (columns - 1)) / columns);
     const ticks = niceTicks(low, high, 4);
     const holder = make('div', { class: 'panels' });
     for (const panel of panels) {

@@ -20,15 +20,10 @@ FIGURE_COSTS = ("seconds_train", "flops_train", "stored_bytes", "peak_memory_byt
 
 def figures(board: Board, groups: Sequence[GroupCurves | None], metric: str) -> dict[str, Any]:
     """For JSON. groups: curves of the board's first rows, None where a row has none; rows beyond them have none."""
-    owners: dict[str, int | None] = {}
-    for group in groups:
-        for name, owner in group.owners.items() if group else ():
-            owners.setdefault(name, owner)
-    sets = sorted(owners, key=lambda name: (owners[name] is None, owners[name] or 0))
-    place = {name: i for i, name in enumerate(sets)}
+    sets, places = _sets(groups)
     scale = scale_of([v for g in groups if g for c in g.scores.values() for v in (min(c.mean), max(c.mean))])
     most = points_per_curve(groups)
-    curves = [series(group, place, most, scale) if group else None for group in groups]
+    curves = [series(group, place, most, scale) if group else None for group, place in zip(groups, places, strict=True)]
     known = metric_keys(record for row in board.rows for _, record in row.runs)
     keys = [key for key in dict.fromkeys([metric, *COLUMNS, *known]) if any_value(board, key)]
     costs = [key for key in FIGURE_COSTS if any_value(board, key)]
@@ -39,9 +34,10 @@ def figures(board: Board, groups: Sequence[GroupCurves | None], metric: str) -> 
         "metric": metric,
         "metrics": [column(key) | {"digits": 1 if is_count(key) else 4} for key in keys],
         "costs": [column(key) for key in costs],
-        "sets": [{"name": clean(name, 60), "owner": owners[name]} for name in sets],
+        "sets": sets,
         "rows": [
             {
+                "oracle": row.needs.get("sees_all_data") is True,
                 "label": clean(row.label, 160),
                 "summary": clean(row.summary, 400),
                 "metrics": {key: _numbers(row.value(key)) for key in keys},
@@ -52,6 +48,31 @@ def figures(board: Board, groups: Sequence[GroupCurves | None], metric: str) -> 
             for i, row in enumerate(board.rows)
         ],
     }
+
+
+def _sets(groups: Sequence[GroupCurves | None]) -> tuple[list[dict[str, Any]], list[dict[str, int]]]:
+    """The board's sets, by task, held-out ones last; and for each group where its sets are among them.
+
+    Sets of tasks are matched by when they were learned; one that is not the same in all runs has an empty name.
+    """
+    names: dict[tuple[bool, int, int | str], set[str]] = {}
+    places = []
+    for group in groups:
+        keys: dict[str, tuple[bool, int, int | str]] = {}
+        for name, owner in group.owners.items() if group else ():
+            number = sum(key[:2] == (False, owner) for key in keys.values())
+            keys[name] = (True, 0, name) if owner is None else (False, owner, number)
+            names.setdefault(keys[name], set()).update(
+                [name, ""] if group and group.by_place and owner is not None else [name]
+            )
+        places.append(keys)
+    order = sorted(names, key=lambda key: key[:2])
+    index = {key: i for i, key in enumerate(order)}
+    sets = [
+        {"name": clean(next(iter(names[key])), 60) if len(names[key]) == 1 else "", "owner": None if key[0] else key[1]}
+        for key in order
+    ]
+    return sets, [{name: index[key] for name, key in keys.items()} for keys in places]
 
 
 def column(key: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ function matrixFigure(board) {
       const score = value / data.scale;
       const share = high > low ? (score - low) / (high - low) : 1;
       const rgb = colourOf(lower ? 1 - share : share);
-      const cell = make('td', { 'data-say': `${row}, ${set.owner == null ? 'held out' : `task ${set.owner + 1}`}${several ? '' : ` (${set.name})`}: ${fixed(score)}` },
+      const cell = make('td', { 'data-say': `${row}, ${set.owner == null ? 'held out' : `task ${set.owner + 1}`}${several || !set.name ? '' : ` (${set.name})`}: ${fixed(score)}` },
         make('span', {}, fixed(score, digits).replace(/^0\./, '.')));
       cell.style.backgroundColor = `rgb(${rgb.join(' ')})`;
       cell.style.color = luminance(rgb) > 0.179 ? '#000' : '#fff';
@@ -50,7 +50,7 @@ function matrixFigure(board) {
       ...matrix.rows.map((row, t) => [`after task ${t + 1}`, row])];
     const table = make('table', { class: `matrix${dense ? ' dense' : ''}` },
       make('caption', {}, `${data.primary} of `, name(label), `, mean of ${matrix.runs} run${matrix.runs === 1 ? '' : 's'}`),
-      make('thead', {}, make('tr', {}, make('td', {}), sets.map((set, i) => make('th', { scope: 'col', title: several ? null : set.name },
+      make('thead', {}, make('tr', {}, make('td', {}), sets.map((set, i) => make('th', { scope: 'col', title: several ? null : set.name || null },
         dense && i % Math.ceil(columns / 12) ? '' : headOf(set))))),
       make('tbody', {}, lines.map(([head, values], t) => make('tr', {},
         make('th', { scope: 'row' }, dense && t % Math.ceil(lines.length / 12) ? make('span', { class: 'unseen' }, head) : head),

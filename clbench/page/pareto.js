@@ -8,7 +8,8 @@ function paretoFigure(board) {
   let cost = data.costs[0].key;
   let metric = data.metric;
   if (!data.metrics.some((m) => m.key === metric)) metric = data.metrics[0].key;
-  const fig = figure(board, 'Score against cost', 'Dashed line: the front. For each row on it, none is both cheaper and better. Bars: 95 % intervals.', '',
+  const oracles = data.rows.some((row) => row.oracle) ? ' Rows that see all data are no part of it.' : '';
+  const fig = figure(board, 'Score against cost', `Dashed line: the front. For each row on it, none is both cheaper and better.${oracles} Bars: 95 % intervals.`, '',
     choice('score', data.metrics.map((m) => [m.key, m.name]), metric, (v) => { metric = v; render(); }),
     choice('cost', data.costs.map((c) => [c.key, c.name]), cost, (v) => { cost = v; render(); }));
   function render() {
@@ -37,7 +38,7 @@ function paretoFigure(board) {
       { scale: linear(yLow, yHigh), ticks: yTicks.ticks, text: (v) => fixed(v, yTicks.digits) }, `${metricName} against ${costName}, ${points.length} rows`,
       { top: 30, right: 16, bottom: 40, left: 54 });
     plot.grid.append(draw('text', { x: 4, y: 11, class: 'label' }, `${metricName} (${lower ? 'lower' : 'higher'} is better)`));
-    const front = frontOf(points, lower);
+    const front = frontOf(points.filter((p) => !p.row.oracle), lower);
     const line = front.flatMap((p, i) => (i ? [[plot.X(p.x), plot.Y(front[i - 1].y)], [plot.X(p.x), plot.Y(p.y)]] : [[plot.X(p.x), plot.Y(p.y)]]));
     if (front.length) line.push([plot.left + plot.w, plot.Y(front[front.length - 1].y)]);
     plot.svg.append(draw('path', { d: path(line), class: 'front' }));

@@ -17,7 +17,9 @@ function start(section) {
   const board = boardOf(section);
   if (board.started || section.hidden) return;
   const holder = $('.figures', section);
-  board.data.rows.forEach((row, i) => { if (row.curves && board.chosen.size < FIRST) board.chosen.set(i, board.chosen.size); });
+  const able = board.data.rows.map((row, i) => ({ i, ...row })).filter((row) => row.curves);
+  const first = [...able.filter((row) => !row.oracle), ...able.filter((row) => row.oracle)].slice(0, FIRST).map((row) => row.i);
+  first.sort((a, b) => a - b).forEach((i, slot) => board.chosen.set(i, slot));
   hiddenRows(board);
   const curves = board.chosen.size > 0;
   const figures = [curves && scoresFigure(board), curves && gapFigure(board), matrixFigure(board), paretoFigure(board)].filter(Boolean);
@@ -34,12 +36,22 @@ function hiddenRows(board) {
   board.hiddenRows = new Set($$('tr[data-row][hidden]', board.section).map((row) => Number(row.dataset.row)));
 }
 
+// Tables that go on beyond the right edge say so until they are scrolled to their end.
+function markCut() {
+  for (const box of $$('.board > .wide')) {
+    const cut = box.scrollLeft + box.clientWidth < box.scrollWidth - 2;
+    box.classList.toggle('cut', cut);
+    $('.more', box).hidden = !cut;
+  }
+}
+
 function watchBoards() {
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) start(entry.target.closest('section.board'));
   }, { rootMargin: '400px' });
   const sizes = new ResizeObserver((entries) => {
     fitDetails();
+    markCut();
     for (const entry of entries) {
       const board = boards.get(entry.target.closest('section.board'));
       if (board && board.started && Math.abs(entry.contentRect.width - board.width) > 1) {
@@ -52,6 +64,7 @@ function watchBoards() {
     const holder = $('.figures', section);
     seen.observe(holder);
     sizes.observe(holder);
+    $('.wide', section).addEventListener('scroll', markCut, { passive: true });
     section.addEventListener('filtered', () => {
       const board = boards.get(section);
       if (board && board.started) { hiddenRows(board); board.redraw(); }
