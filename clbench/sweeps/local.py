@@ -16,10 +16,11 @@ from clbench.runs import is_active
 from clbench.spec import make_spec, read_spec_file
 from clbench.sweeps import machine
 from clbench.sweeps.job import Ended, Event, Job, Note, Resources, Started
-from clbench.sweeps.processes import Assignment, Begun, WorkerProcess, start_server, wait_for_news
+from clbench.sweeps.processes import Assignment, Begun, WorkerProcess, ensure_server, start_server, wait_for_news
 from clbench.sweeps.room import Place, Room
 
 ATTEMPTS = 3
+STARTS = 3
 SECONDS_BETWEEN_LOOKS = 0.1
 BEFORE_THE_RECORD = {".lock", "config.yaml", "log.txt", "evaluations.jsonl"}
 
@@ -210,10 +211,16 @@ def remove_stillborn(out: Path) -> None:
 
 
 def _new_worker() -> WorkerProcess:
-    try:
-        return WorkerProcess()
-    except (OSError, EOFError) as error:
-        raise RunFailed(f"cannot start a worker process: {error}") from None
+    """Where the process that workers are forked from dies at that moment, another is started."""
+    for tries_left in reversed(range(STARTS)):
+        try:
+            ensure_server()
+            return WorkerProcess()
+        except (OSError, EOFError) as error:
+            if not tries_left:
+                raise RunFailed(f"cannot start a worker process: {error}") from None
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    raise AssertionError
 
 
 def _fitting(queue: list[_Waiting], room: Room) -> Iterator[tuple[_Waiting, Place]]:

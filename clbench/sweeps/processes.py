@@ -111,17 +111,27 @@ def wait_for_news(workers: Sequence[WorkerProcess], seconds: float) -> list[Work
 
 
 def start_server(specs: Sequence[RunSpec]) -> None:
-    """Start the process that workers are forked from, with what these runs import; the first call counts.
+    """Start the process that workers are forked from, with what these runs import; the first call counts."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOADED, *_modules(specs)])
+    ensure_server()
+
+
+def ensure_server() -> None:
+    """Start that process again where it has died.
 
     Its threads are held at one while it imports, and Ctrl-C is kept from it and from workers that are not ready.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOADED, *_modules(specs)])
-    resource_tracker.ensure_running()
+    with _held(SIGNALS), _one_thread():
+        resource_tracker.ensure_running()
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(thread_environment(1))
     try:
-        with _held(SIGNALS):
-            forkserver.ensure_running()
+        yield
     finally:
         for name, value in before.items():
             if value is None:

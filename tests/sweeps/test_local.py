@@ -106,6 +106,23 @@ def test_a_worker_that_dies_again_and_again_fails_with_the_reason(tmp_path: Path
     assert ends[2].folder is None and len(run_folders(tmp_path / "sweep")) == 2, "no half folder is left"
 
 
+def test_the_process_that_workers_are_forked_from_may_die(tmp_path: Path) -> None:
+    from multiprocessing.forkserver import _forkserver
+
+    killed: list[int] = []
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Started) and event.job == 1 and not killed:
+            killed.append(_forkserver._forkserver_pid)  # type: ignore[attr-defined]
+            os.kill(killed[0], signal.SIGKILL)
+
+    jobs = [small_job(number, seed=number) for number in (1, 2, 3)]
+    ends, _ = sweep(jobs, tmp_path / "sweep", watch=kill)
+    assert killed and {end.status for end in ends.values()} == {"completed"}
+    alone, _ = start_run(jobs[0].spec, tmp_path / "alone")
+    assert result_of(folder_of(ends[1])) == result_of(alone)
+
+
 def test_stopping_saves_what_runs_and_begins_nothing(tmp_path: Path) -> None:
     jobs = [small_job(number, "stopping.py:Slow", seed=number, epochs=30) for number in (1, 2, 3)]
     stop = threading.Event()
