@@ -15,6 +15,7 @@ from clbench import catalogue
 from clbench.catalogue import Entry, Kind, Setting
 from clbench.errors import UserError
 from clbench.record import Record
+from clbench.settings import parse_value
 from clbench.spec import RunSpec
 
 KINDS: tuple[Kind, Kind] = ("strategy", "stream")
@@ -89,8 +90,6 @@ def seed_list(seeds: Sequence[int]) -> str:
 def value_text(value: Any, setting: Setting | None) -> str:
     """What to write after `KEY=` so that it is read as this value: every text, and all that the setting can hold. What
     the installed class cannot take at all is written plainly, to be refused."""
-    from clbench.cli.specify import parse_value
-
     first = None
     for text in _spellings(value):
         if not text.isprintable():

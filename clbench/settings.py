@@ -1,17 +1,20 @@
-"""Settings checked before anything slow is imported: whose they are, their names, types and ranges."""
+"""Settings read and checked before anything slow is imported: whose they are, their names, types and ranges."""
 
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any, Literal, Optional, Union
 
+import yaml
 from pydantic import ConfigDict, Field, create_model
 
-from clbench.catalogue import Entry
+from clbench.catalogue import Entry, Setting
 from clbench.config import Config, parse_config
 from clbench.errors import UserError, did_you_mean
 
 Owner = Literal["strategy", "stream"]
+QUOTED_TEXT = '!!str "'
 TYPE_NAMES: dict[str, Any] = {
     "int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "tuple": tuple,
     "Literal": Literal, "Optional": Optional, "Union": Union, "Any": Any,
@@ -45,6 +48,25 @@ def no_owner(key: str, strategy: Entry, stream: Entry) -> UserError:
     """The error for a setting that neither has."""
     hint = did_you_mean(key, strategy.settings.keys() | stream.settings.keys())
     return UserError(f"neither strategy {strategy.name} nor stream {stream.name} has a setting {key!r}{hint}")
+
+
+def parse_value(text: str, setting: Setting | None, shown: str) -> Any:
+    """A YAML value; left as text where the setting takes text only, null for `none` where it may be unset.
+
+    `!!str "..."` is text in every setting, with YAML's escapes.
+    """
+    kind = "" if setting is None or text.startswith(QUOTED_TEXT) else setting.type
+    words = set(re.findall(r"[A-Za-z]+", re.sub(r"'[^']*'", "", kind)))
+    if "None" in words and text.strip().lower() in ("none", "null", "~", ""):
+        return None
+    choices = re.findall(r"'([^']*)'", kind)
+    if text in choices or ("str" in words and not words & {"int", "float", "bool", "list", "dict", "tuple", "Any"}):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--set {shown}: the value is not valid YAML: {reason}") from None
 
 
 def check_settings(entry: Entry, values: dict[str, Any]) -> None:

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from clbench import catalogue
 from clbench.catalogue import Setting
 from clbench.cli.app import command
-from clbench.cli.specify import parse_value
 from clbench.command import repeat_command, repeat_commands, seed_list, value_text
 from clbench.errors import UserError
 from clbench.launch import Prepared
 from clbench.quantities import parse_seeds
 from clbench.record import read_record
+from clbench.settings import parse_value
 from clbench.spec import RunSpec, make_spec
 
 TYPES = (

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from clbench import catalogue
-from clbench.catalogue import Entry, Setting
+from clbench.catalogue import Entry
 from clbench.errors import UserError, did_you_mean
 from clbench.quantities import SECONDS, UNITS, amount, parse_seeds
-from clbench.settings import Owner, check_schedule, check_settings, no_owner, owner_of
+from clbench.settings import Owner, check_schedule, check_settings, no_owner, owner_of, parse_value
 from clbench.spec import RunSpec, make_spec, read_spec_file
-
-QUOTED_TEXT = '!!str "'
 
 
 def specifications(
@@ -93,25 +88,6 @@ def assign(assignments: list[str], strategy: Entry, stream: Entry) -> tuple[dict
         owner, key = owned
         found[owner][key] = parse_value(value, entries[owner].settings.get(key), text)
     return found["strategy"], found["stream"]
-
-
-def parse_value(text: str, setting: Setting | None, shown: str) -> Any:
-    """A YAML value; left as text where the setting takes text only, null for `none` where it may be unset.
-
-    `!!str "..."` is text in every setting, with YAML's escapes.
-    """
-    kind = "" if setting is None or text.startswith(QUOTED_TEXT) else setting.type
-    words = set(re.findall(r"[A-Za-z]+", re.sub(r"'[^']*'", "", kind)))
-    if "None" in words and text.strip().lower() in ("none", "null", "~", ""):
-        return None
-    choices = re.findall(r"'([^']*)'", kind)
-    if text in choices or ("str" in words and not words & {"int", "float", "bool", "list", "dict", "tuple", "Any"}):
-        return text
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--set {shown}: the value is not valid YAML: {reason}") from None
 
 
 def parse_budget(texts: list[str]) -> dict[str, float]:

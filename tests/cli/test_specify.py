@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from clbench import catalogue
 from clbench.catalogue import Setting
-from clbench.cli.specify import assign, check_settings, parse_budget, parse_seeds, parse_value
+from clbench.cli.specify import assign, parse_budget
 from clbench.errors import UserError
+from clbench.quantities import parse_seeds
+from clbench.settings import check_settings, parse_value
 
 from .conftest import SMALL, Cli
 
