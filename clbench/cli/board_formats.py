@@ -7,14 +7,11 @@ import io
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clbench.board_terms import NEEDS
 from clbench.cli.board_text import Shown, about, cells, clean, header, name, notes, settings, title
 from clbench.leaderboard import COSTS, metric_keys
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 ALL_PAIRS = 40  # rows; on larger boards JSON holds the differences to the best row only
 FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # the last four are full-width forms
@@ -25,18 +22,9 @@ def table_text(boards: Sequence[Shown], chosen: str) -> str:
     """For a terminal, or a text file."""
     if not sys.stdout.isatty():
         return "".join(_plain_table(shown, chosen) for shown in boards)
-    from rich.console import Console
+    from clbench.cli.board_terminal import terminal_text
 
-    text = io.StringIO()
-    console = Console(file=text, width=Console().width, force_terminal=True, highlight=False, markup=False)
-    for shown in boards:
-        console.print(title(shown.board), style="bold")
-        console.print(about(shown.board), soft_wrap=True)
-        console.print(_rich_table(shown))
-        for note in notes(shown, chosen):
-            console.print(note, style="dim", soft_wrap=True)
-        console.print()
-    return text.getvalue()
+    return terminal_text(boards, chosen)
 
 
 def markdown_text(boards: Sequence[Shown], chosen: str) -> str:
@@ -136,18 +124,6 @@ def _plain_table(shown: Shown, chosen: str) -> str:
     padded = [[line[0], line[1].ljust(width), *line[2:]] for line in rows]
     lines = [title(shown.board), about(shown.board), "", *columns(padded, indent=""), "", *notes(shown, chosen)]
     return "\n".join(lines) + "\n\n"
-
-
-def _rich_table(shown: Shown) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(header(shown)):
-        table.add_column(column, justify="left" if i == 1 else "right", overflow="fold", no_wrap=i != 1, min_width=1)
-    for i in range(len(shown.board.rows)):
-        table.add_row(*cells(shown, i))
-    return table
 
 
 def _plain_markdown(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clbench.board_terms import CHOSEN, NEEDS
-from clbench.cli.board_text import Shown, about, clean, name, numberless, runs, title, verified
+from clbench.cli.board_text import Shown, about, clean, mean_and_half, name, numberless, runs, title, verified
 from clbench.leaderboard import COSTS, Row
 from clbench.quantities import with_prefix
 from clbench.ranking import Ranking, rank
@@ -83,13 +83,17 @@ def _number(row: Row, key: str, ranking: Ranking, i: int) -> str:
     estimate = row.value(key).estimate
     if estimate is None:
         return "--"
-    digits = 1 if abs(estimate.mean) >= 100 else 4
-    mean = f"{estimate.mean:.{digits}f}"
-    spread = "" if estimate.half_width is None else f" \\pm {estimate.half_width:.{digits}f}"
+    mean, *half = (_power_of_ten(number) for number in mean_and_half(estimate, key))
+    spread = f" \\pm {half[0]}" if half else ""
     if i == ranking.best:
         return f"$\\mathbf{{{mean}}}{spread}$"
     tied = ranking.best is not None and ranking.tied(i, ranking.best)
     return f"${mean}{spread}{DAGGER if tied else ''}$"
+
+
+def _power_of_ten(number: str) -> str:
+    digits, e, exponent = number.partition("e")
+    return f"{digits} \\cdot 10^{{{int(exponent)}}}" if e else digits
 
 
 def _caption(shown: Shown, chosen: str) -> str:

@@ -11,8 +11,12 @@ from clbench.leaderboard import COSTS, Board, Row, Value
 from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
 from clbench.quantities import with_prefix
 from clbench.ranking import Ranking, rank
+from clbench.statistics import Estimate
 
-INTERVAL = "± half of a 95 % interval over n runs: Student's t, from five runs on the bootstrap; one run has none"
+INTERVAL = (
+    "±: half of the mean's 95 % interval over n runs: Student's t, from five runs on the bootstrap; one run has none"
+)
+ZERO = 1e-12
 
 
 @dataclass
@@ -107,13 +111,22 @@ def cell(value: Value, key: str, runs: int) -> str:
     estimate = value.estimate
     if estimate is None:
         return "-"
+    text = " ± ".join(mean_and_half(estimate, key))
+    return text + (f" [{estimate.n} of {runs}]" if value.left_out else "")
+
+
+def mean_and_half(estimate: Estimate, key: str) -> list[str]:
+    """The mean, and half of its interval where it has one: with as many decimals, or `1.23e-05` where decimals would
+    not do. What is below ZERO is rounding."""
+    numbers = [number for number in (estimate.mean, estimate.half_width) if number is not None]
     definition = DEFINITIONS.get(base_key(key))
     counted = definition is not None and definition.sign == COUNT
-    digits = 1 if counted or abs(estimate.mean) >= 100 else 4
-    text = f"{estimate.mean:.{digits}f}"
-    if estimate.half_width is not None:
-        text += f" ± {estimate.half_width:.{digits}f}"
-    return text + (f" [{estimate.n} of {runs}]" if value.left_out else "")
+    size = max(map(abs, numbers))
+    if size >= 1e6 or ZERO < size < 5e-4:
+        form = ".2e"
+    else:
+        form = ".1f" if counted or abs(estimate.mean) >= 100 else ".4f"
+    return [f"{number:{form}}" for number in numbers]
 
 
 def title(board: Board) -> str:
@@ -149,9 +162,8 @@ def notes(shown: Shown, chosen: str) -> list[str]:
         found.append(f"shown: {chosen} ({board.hidden} of {board.hidden + len(board.rows)} rows left out)")
     for row in board.rows:
         if row.other_source:
-            found.append(
-                f"{name(row)}: {row.other_source} runs made with another source of it than the newest are left out"
-            )
+            left_out = "1 run" if row.other_source == 1 else f"{row.other_source} runs"
+            found.append(f"{name(row)}: {left_out} of another source of it than the newest left out")
     return found
 
 
@@ -159,8 +171,8 @@ def ranks_note(shown: Shown) -> str:
     """How the ranks were made."""
     if shown.ranking.comparisons == 0:
         return "#: no two rows share two runs of equal task order and seed, so no rank is ruled out"
+    several = f", also corrected for all {shown.ranking.comparisons} comparisons" * (shown.ranking.comparisons > 1)
     return (
-        f"#: the ranks by {shown.metric} that are not ruled out: rows differ where the 95 % interval of their paired "
-        "difference leaves 0 out (Student's t, each pair of rows on its own); p-values, also corrected for all "
-        f"{shown.ranking.comparisons} comparisons, are in the JSON"
+        f"#: the ranks that a row may have by {shown.metric}: two rows differ where the 95 % interval of their paired "
+        f"difference leaves 0 out (Student's t, each two rows on their own); --json has the p-values{several}"
     )

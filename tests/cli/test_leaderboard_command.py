@@ -16,12 +16,16 @@ from typing import Any
 
 import pytest
 
+from clbench.board_records import board_records
 from clbench.cli.board_formats import FORMULA, safe_cell
 from clbench.cli.board_latex import escape
-from clbench.cli.board_text import clean
+from clbench.cli.board_terminal import terminal_text
+from clbench.cli.board_text import Shown, cell, clean, header
 from clbench.cli.leaderboard import leaderboard_command
 from clbench.errors import UserError
+from clbench.leaderboard import COLUMNS, Value, make_boards
 from clbench.record import read_record, write_record
+from clbench.statistics import mean_interval
 
 Boards = Callable[..., Path]
 HOSTILE = '=HYPERLINK("x")|<script>alert(1)</script> \\ & % $ # _ { } ~ ^ \x1b[31m\n*bold* [a](b) é'
@@ -335,3 +339,37 @@ def test_power_asks_for_the_board_where_there_are_two(cli: Any, boards: Boards) 
     results = boards(SCORES, ("one", "two"))
     found = cli("power", "good", "bad", "--results", results)
     assert found.code == 2 and "share 2 boards (one with mlp, two with mlp): narrow --stream, --model" in found.error()
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+@pytest.mark.parametrize("names", [["replay", "finetune"], ["a" * 70, "replay"]])
+def test_a_terminal_shows_whole_columns_or_names_those_without_room(
+    boards: Boards, width: int, names: list[str]
+) -> None:
+    results = boards({names[0]: [0.91, 0.92, 0.95], names[1]: [0.4, 0.3, 0.6]})
+    board = Shown(make_boards(board_records(results))[0], COLUMNS)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal_text([board], "", width)).splitlines()
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    assert all(number in text for number in ("0.9267 ± 0.0517", "0.4333 ± 0.3795"))
+    assert all(name in text for name in names if len(name) < 24)
+    assert sum(map(len, re.findall("a{2,}", text))) in (0, 70)
+    shown = next(line for line in lines if "strategy" in line)
+    missing = [column for column in header(board) if not re.search(rf"(^| ){column}( |$)", shown)]
+    note = " ".join(lines).partition("no room for ")[2].partition(":")[0]
+    assert sorted(filter(None, re.split(r",\s+", note))) == sorted(missing)
+    assert bool(missing) == (width < 200)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([0.5, 0.7], "0.6000 ± 1.2706"),
+        ([2e-5, 2.2e-5, 2.1e-5], "2.10e-05 ± 2.48e-06"),
+        ([-3e-17], "-0.0000"),
+        ([2.5e9], "2.50e+09"),
+        ([250.0, 251.0], "250.5 ± 6.4"),
+    ],
+)
+def test_numbers_keep_their_digits_at_every_scale(values: list[float], text: str) -> None:
+    assert cell(Value(mean_interval(values), 0), "average", len(values)) == text
