@@ -16,8 +16,8 @@ MEASURED = ("value", "se", "base")
 
 @dataclass
 class RowDifferences:
-    """How two tables differ. lines: one for each differing row. largest: difference of a value (relative to a value
-    above 1), infinite where rows do not match. drift: mean signed difference of the boundary rows' values."""
+    """How two tables differ. lines: one for each differing row. largest: difference of a measured number (relative to
+    one above 1), infinite where rows do not match. drift: mean signed difference of the boundary rows' values."""
 
     lines: list[str] = field(default_factory=list)
     largest: float = 0.0
@@ -40,7 +40,8 @@ def row_differences(before: Sequence[Row], after: Sequence[Row]) -> RowDifferenc
         place = f"row {number} (step {old.step}, tasks_seen {old.tasks_seen}, {old.eval_set}, {old.kind})"
         found.lines.append(f"{place}: {name} was {shown(was)}, is {shown(now)}")
         apart = [column for column in columns if column not in MEASURED]
-        found.largest = max(found.largest, math.inf if apart else abs(distance))
+        distances = [abs(_distance(getattr(old, name), getattr(new, name))) for name in MEASURED]
+        found.largest = max(found.largest, math.inf if apart else max(distances))
     if len(before) != len(after):
         found.lines.append(f"the table had {len(before)} rows, the repeated run's has {len(after)}")
         found.largest = math.inf

@@ -220,6 +220,8 @@ def test_other_runs_of_the_same_name_get_new_names(good: Path, tmp_path: Path, i
         (lambda r: r["stream"]["eval_sets"][0].update(samples=1), "more samples than the set has"),
         (lambda r: r.update(warnings=["\x1b]0;owned\x07"]), "control characters"),
         (lambda r: r.update(warnings=["\u202egnp.exe"]), "control characters"),
+        (lambda r: r.update(warnings=["two\u2028lines"]), "control characters"),
+        (lambda r: r.update(run="../../x"), "its name makes no folder"),
         (lambda r: r.update(warnings=["x" * 30_000]), "too long"),
         (lambda r: r.update(warnings=[[[]] * 3]), "warnings"),
         (lambda r: r.pop("stream"), "stream"),
@@ -234,6 +236,37 @@ def test_forged_records_are_refused(
     message = str(raised.value)
     assert any(part in message for part in reason.split("|")), message
     assert message.isprintable() and "--partial" in message and nothing_there(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "reason"),
+    [
+        ("strategy: ", "strategy: /home/me/downloads/", "another strategy"),
+        ("stream: ", "stream: ../", "another stream"),
+        ("data_root: null", "data_root: /etc", "another data_root"),
+        ("devices: 1", "devices: 1000", "another devices"),
+        ("threads: 1", "threads: null", "another threads"),
+    ],
+)
+def test_a_configuration_cannot_choose_what_verify_runs_here(
+    good: Path, tmp_path: Path, in_process: None, line: str, instead: str, reason: str
+) -> None:
+    """The hash of a specification leaves folders out, so that one line of config.yaml could name a file of ours."""
+    from clbench.sharing.export import _sealed
+
+    members = members_of(good)
+    place = json.loads(members[MANIFEST])["runs"][0]["path"]
+    config = members[f"{place}/config.yaml"].decode()
+    assert config.count(f"\n{line}") + config.startswith(line) == 1, config
+    other = config.replace(line, instead).encode()
+    files: Any = {"evaluations.parquet": members[f"{place}/evaluations.parquet"], "config.yaml": other}
+    archive = changed(good, tmp_path / "b.zip", "config.yaml", other)
+    archive = changed(
+        archive, tmp_path / "c.zip", "record.json", _sealed(json.loads(members[f"{place}/record.json"]), files)
+    )
+    with pytest.raises(UserError, match=rf"config\.yaml has {reason} than the record"):
+        import_archive(archive, tmp_path / "out")
+    assert nothing_there(tmp_path / "out")
 
 
 def test_an_unsealed_edit_is_refused_and_the_others_can_be_taken(good: Path, tmp_path: Path, in_process: None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +167,37 @@ def test_tolerances_go_by_device_class_and_a_shift_of_all_values_is_none(finishe
     assert compare_runs(folder, old, again, new).verdict == "within tolerance", "another one: 0.05"
     shifted(again, -0.025)
     assert compare_runs(folder, old, again, new).verdict == "differs", "all values lower by 0.025"
+
+
+def test_other_conditions_excuse_no_other_counts_and_no_other_model(finished_runs: Runs, run_copy: Copy) -> None:
+    folder, again = finished_runs["replay", 0], run_copy("replay", 0)
+    old, new = read_record(folder), read_record(again)
+    new["environment"]["processor"] = "another"
+    new["state_hash"] = "0" * 64
+    new["model"]["weights_sha256"] = "0" * 64
+    new["cost"]["flops_train"] = int(old["cost"]["flops_train"] * 1.01)
+    assert compare_runs(folder, old, again, new).verdict == "within tolerance"
+    for part, key, value in (("cost", "stored_bytes", 0), ("cost", "flops_train", 1), ("model", "parameters", 9)):
+        changed = copy.deepcopy(new)
+        changed[part][key] = value
+        assert compare_runs(folder, old, again, changed).verdict == "differs", key
+    for column in ("se", "base"):
+        rows = [
+            row if getattr(row, column) is None else dataclasses.replace(row, **{column: getattr(row, column) + 0.03})
+            for row in EvaluationTable.read(folder / "evaluations.parquet").rows
+        ]
+        EvaluationTable(rows).write(again / "evaluations.parquet")
+        assert compare_runs(folder, old, again, new).verdict == "differs", column
+
+
+def test_many_more_threads_than_cores_are_not_started(run_copy: Copy) -> None:
+    folder = run_copy("finetune", 0)
+    record = read_record(folder)
+    record["environment"]["threads"] = 10**9
+    write_record(folder, record)
+    found = verify(folder)
+    assert found.verdict in ("identical", "within tolerance")
+    assert f"threads: was 1000000000, is {os.cpu_count()}" in found.changed
 
 
 def test_a_clock_budget_is_repeated_up_to_its_stop(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 from clbench.board_records import FINISHED
 from clbench.errors import UserError
 from clbench.record import Record
+from clbench.sharing.manifest import safe_name
 from clbench.sharing.strict_json import strict_json
+from clbench.spec import make_spec, read_spec_file
 from clbench.table import EvaluationTable, Row
 from clbench.verify import record_faults
 
@@ -50,11 +52,18 @@ def doubts(folder: Path, record: Record) -> list[str]:
     faults = record_faults(folder, record)
     if faults:
         return faults
-    spec = record["spec"]
-    found = [] if spec["data_root"] is None else ["spec.data_root names a folder of another machine"]
-    found += [f"spec.{key} names a folder" for key in ("strategy", "stream") if set("/\\") & set(spec[key])]
+    found = _spec_doubts(record["spec"], read_spec_file(folder / "config.yaml"))
+    found += [] if safe_name(record["run"]) else ["its name makes no folder"]
     rows = EvaluationTable.read(folder / "evaluations.parquet").rows
     return found + _date_doubts(record) + _cost_doubts(record) + _table_doubts(record, rows)
+
+
+def _spec_doubts(spec: dict[str, Any], configured: dict[str, Any]) -> list[str]:
+    """A sender must not choose which file of this machine `clbench verify` runs, or where it looks for data."""
+    found = [] if spec["data_root"] is None else ["spec.data_root names a folder of another machine"]
+    found += [f"spec.{key} names a folder" for key in ("strategy", "stream") if set("/\\") & set(spec[key])]
+    here, there = (make_spec(values).model_dump() for values in (spec, configured))
+    return found + [f"config.yaml has another {key} than the record" for key in here if here[key] != there[key]]
 
 
 def check_table_size(path: Path) -> None:

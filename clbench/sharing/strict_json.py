@@ -37,7 +37,7 @@ def strict_json(content: bytes) -> Any:
 def unsafe_text(text: str) -> bool:
     """Whether a text could change how a terminal or a page shows what stands around it, or is too long."""
     return len(text) > LONGEST_TEXT or any(
-        (unicodedata.category(c) in ("Cc", "Cs") and c not in ALLOWED) or c in BIDI for c in text
+        (unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c not in ALLOWED) or c in BIDI for c in text
     )
 
 
