@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,16 +127,20 @@ def _find(asked: Asked, results: Path) -> tuple[Board, Row, Row]:
             raise UserError(f"no finished runs of {name!r}{where} in {results}{did_you_mean(name, rows)}")
     fits = [board for board in boards if all(_named(board, name) for name in asked.rows)]
     if not fits:
-        raise UserError(f"{asked.rows[0]} and {asked.rows[1]} share no board (`clbench leaderboard`)")
+        places = "; ".join(f"{name}: {_places(b for b in boards if _named(b, name))}" for name in asked.rows)
+        raise UserError(f"{asked.rows[0]} and {asked.rows[1]} share no board ({places}), so they are not compared")
     if len(fits) > 1:
-        places = ", ".join(sorted({f"{board.stream} with {board.model}" for board in fits}))
         raise UserError(
-            f"{asked.rows[0]} and {asked.rows[1]} share {len(fits)} boards ({places}): narrow --stream, --model"
+            f"{asked.rows[0]} and {asked.rows[1]} share {len(fits)} boards ({_places(fits)}): narrow --stream, --model"
         )
     first, second = (_one(fits[0], name) for name in asked.rows)
     if first is second:
         raise UserError(f"{asked.rows[0]!r} and {asked.rows[1]!r} are the same row: name two")
     return fits[0], first, second
+
+
+def _places(boards: Iterable[Board]) -> str:
+    return ", ".join(sorted({f"{board.stream} with {board.model}" for board in boards}))
 
 
 def _named(board: Board, name: str) -> list[Row]:

@@ -335,6 +335,13 @@ def test_power_that_cannot_be_had_is_one_line(
     assert found.code == 2 and message in found.error()
 
 
+def test_power_says_why_two_rows_share_no_board(cli: Any, boards: Boards) -> None:
+    boards({"good": [0.9, 0.91]})
+    results = boards({"other": [0.5, 0.51]}, **{"model.spec": "slim"})
+    found = cli("power", "good", "other", "--results", results)
+    assert found.code == 2 and "share no board (good: one with mlp; other: one with slim)" in found.error()
+
+
 def test_power_asks_for_the_board_where_there_are_two(cli: Any, boards: Boards) -> None:
     results = boards(SCORES, ("one", "two"))
     found = cli("power", "good", "bad", "--results", results)
