@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,12 @@ class Journal:
     def close(self) -> None:
         """Outputs that hold nothing are removed."""
         os.close(self._handle)
-        for file in self.output.glob("*.txt"):
-            if file.stat().st_size == 0:
-                file.unlink()
-        if not any(self.output.iterdir()):
-            self.output.rmdir()
+        with suppress(OSError):  # the folder may have been moved meanwhile, or be full
+            for file in self.output.glob("*.txt"):
+                if file.stat().st_size == 0:
+                    file.unlink()
+            if not any(self.output.iterdir()):
+                self.output.rmdir()
 
     def _append(self, line: bytes) -> None:
         """A full disk may take half a line: the next one begins on a line of its own."""

@@ -114,3 +114,11 @@ def test_occupation_adds_up_by_hand() -> None:
     assert (found.busy, found.tail, found.overhead) == (13, 3, 4)
     assert found.lanes * found.wall == found.busy + found.tail + found.overhead
     assert occupation([], 2, 1.0).overhead_share is None
+
+
+def test_a_folder_that_is_moved_in_mid_sweep_is_no_reason_to_fail(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "results", "s", print)
+    (tmp_path / "results").rename(tmp_path / "moved")
+    journal.line("end")
+    journal.close()
+    assert [line["event"] for line in read_journal(tmp_path / "moved" / "sweeps" / "s")] == ["end"]
