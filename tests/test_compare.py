@@ -299,3 +299,15 @@ def test_stars_are_for_corrected_p_values(
     assert found is not None and found.p_holm is not None
     line = next(line for line in printed.splitlines() if line.strip().startswith("average ") and "[" in line)
     assert ("*" in line) == (found.p_holm < 0.05)
+
+
+def test_groups_that_do_not_fit_stand_below_and_no_number_is_broken(
+    finished_runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    compare_command(list(finished_runs.values()), Pictures(tmp_path / "one.png"))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 70
+    averages = [line for line in lines if line.startswith(" average ")]
+    assert [line.count("±") for line in averages] == [2, 0, 0, 0], "two tables of groups, two of differences"
+    assert [re.findall(r"\[.*?\]", line) != [] for line in averages] == [False, False, True, False]

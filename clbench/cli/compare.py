@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from clbench.compare import Comparison, compare
 from clbench.leaderboard import COSTS, Value, lower_is_better
 from clbench.metrics.definitions import base_key
+from clbench.quantities import with_prefix
 from clbench.statistics import Difference
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 DEFAULT = Path("compare.png")
 LEVELS = (0.05, 0.01, 0.001)
+LABEL = 24  # characters of a label before it is folded
+GUTTER = 3  # between columns
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,11 @@ def _show(comparison: Comparison) -> None:
     stream = comparison.stream
     measure = stream["primary"] if stream["direction"] == "higher" else f"-{stream['primary']} (closer to 0 is better)"
     console.print(f"{stream['name']} (data {stream['content'][:8]}), scores are {measure}", style="bold")
-    console.print(_metrics(comparison))
+    for table in _metrics(comparison, console.width):
+        console.print(table)
     if len(comparison.groups) > 1:
-        console.print(_differences(comparison))
+        for table in _differences(comparison, console.width):
+            console.print(table)
         corrected = ", corrected by Holm within each metric" if len(comparison.groups) > 2 else ""
         console.print(
             "paired on equal task order and run seed; [..]: 95 % interval; "
@@ -79,24 +84,25 @@ def _show(comparison: Comparison) -> None:
         )
 
 
-def _metrics(comparison: Comparison) -> Table:
-    table = _table("Metrics (mean ± half of a 95 % interval)", comparison.labels, comparison)
-    for key in (*_printed(comparison), *COSTS):
-        arrow = "lower" if lower_is_better(key) else "higher"
-        table.add_row(key, arrow, *(_cell(row.value(key)) for row in comparison.groups))
-    table.add_row("runs", "", *(str(len(row.runs)) for row in comparison.groups))
-    return table
+def _metrics(comparison: Comparison, width: int) -> list[Table]:
+    groups = comparison.groups
+    lines = [
+        [key, "lower" if lower_is_better(key) else "higher", *(_cell(row.value(key), key) for row in groups)]
+        for key in (*_printed(comparison), *COSTS)
+    ]
+    lines.append(["runs", "", *(str(len(row.runs)) for row in groups)])
+    return _tables("Metrics (mean ± half of a 95 % interval)", comparison.labels, lines, width)
 
 
-def _differences(comparison: Comparison) -> Table:
-    table = _table(f"Difference to {comparison.labels[0]}", comparison.labels[1:], comparison)
+def _differences(comparison: Comparison, width: int) -> list[Table]:
+    lines = []
     for key in _printed(comparison):
         cells = [_difference(differences[key]) for differences in comparison.differences[1:]]
         if any(cell != "-" for cell in cells):
-            table.add_row(key, "lower" if lower_is_better(key) else "higher", *cells)
+            lines.append([key, "lower" if lower_is_better(key) else "higher", *cells])
     pairs = [max((d.n for d in found.values() if d), default=0) for found in comparison.differences[1:]]
-    table.add_row("pairs", "", *map(str, pairs))
-    return table
+    lines.append(["pairs", "", *map(str, pairs)])
+    return _tables(f"Difference to {comparison.labels[0]}", comparison.labels[1:], lines, width)
 
 
 def _printed(comparison: Comparison) -> list[str]:
@@ -104,26 +110,43 @@ def _printed(comparison: Comparison) -> list[str]:
     return [key for key in comparison.metrics if key == base_key(key)]
 
 
-def _table(title: str, labels: list[str], comparison: Comparison) -> Table:
+def _tables(title: str, labels: list[str], lines: list[list[str]], width: int) -> list[Table]:
+    """One below the other, each with as many groups as fit into `width` characters without breaking a number.
+
+    lines: key, which way is better, and a cell for each group.
+    """
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    table.add_column("better")
-    for label in labels:
-        table.add_column(escape(label), justify="right", overflow="fold")
-    return table
+    widths = [max(len(line[i]) for line in lines) for i in range(len(labels) + 2)]
+    widths[2:] = [max(cells, min(len(label), LABEL)) for label, cells in zip(labels, widths[2:], strict=True)]
+    room = width - sum(widths[:2]) - 2 * GUTTER
+    blocks: list[list[int]] = [[]]
+    for i in range(2, len(widths)):
+        if blocks[-1] and sum(widths[j] + GUTTER for j in [*blocks[-1], i]) > room:
+            blocks.append([])
+        blocks[-1].append(i)
+    tables = []
+    for n, block in enumerate(blocks):
+        name = title if n == 0 else f"{title}, continued"
+        table = Table(title=Text(name), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("", no_wrap=True)
+        table.add_column("better", no_wrap=True)
+        for i in block:
+            table.add_column(Text(labels[i - 2]), justify="right", overflow="fold", min_width=widths[i])
+        for line in lines:
+            table.add_row(*line[:2], *(line[i] for i in block))
+        tables.append(table)
+    return tables
 
 
-def _cell(value: Value) -> str:
+def _cell(value: Value, key: str) -> str:
     found = value.estimate
     if found is None:
         return "-"
-    half = "" if found.half_width is None else f" ± {_number(found.half_width)}"
-    return f"{_number(found.mean)}{half}" + (f" ({found.n} runs)" if value.left_out else "")
+    half = "" if found.half_width is None else f" ± {_number(found.half_width, key)}"
+    return f"{_number(found.mean, key)}{half}" + (f" ({found.n} runs)" if value.left_out else "")
 
 
 def _difference(found: Difference | None) -> str:
@@ -135,5 +158,9 @@ def _difference(found: Difference | None) -> str:
     return f"{found.mean:+.4f}{interval}" + (f" {stars}" if stars else "")
 
 
-def _number(value: float) -> str:
+def _number(value: float, key: str) -> str:
+    if key in ("stored_bytes", "flops_train"):
+        return with_prefix(value, "B" if key == "stored_bytes" else "")
+    if key == "seconds_train":
+        return f"{value:.2f}"
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.4g}"
