@@ -50,8 +50,9 @@ function figure(board, title, about, shape, ...controls) {
   return { element, body, readout, note };
 }
 
-// `task 2: rotated-36`; without its name where runs learned several sets as their second.
-const setName = (set) => `${set.owner == null ? 'held out' : `task ${set.owner + 1}`}${set.name ? `: ${set.name}` : ''}`;
+// `task 1: rotated-36`; without its name where that says no more, or runs learned several sets as that task.
+const plainName = (set) => set.owner != null && ['', `task${set.owner}`, `task ${set.owner}`].includes(set.name);
+const setName = (set) => `${set.owner == null ? 'held out' : `task ${set.owner}`}${plainName(set) ? '' : `: ${set.name}`}`;
 
 const bandText = (runs) => (runs > 2 ? 'Bands: 95 % intervals of the mean.' : 'Bands: from one run to the other.');
 
@@ -78,7 +79,7 @@ function scoresFigure(board) {
   const lengths = data.rows.filter((row) => row.curves && row.curves.ends.length).map((row) => row.curves.ends[row.curves.ends.length - 1]);
   let axis = Math.max(...lengths) > 1.5 * Math.min(...lengths) ? 'tasks' : 'steps';
   const fig = figure(board, 'Score over the steps',
-    'Dotted lines: a task ends. The average jumps there, since one more task is counted from then on.', 'broad',
+    'Dotted lines: a task ends. The average jumps there, since one more task is counted from then on. Tasks are counted from 0.', 'broad',
     choice('along', [['steps', 'steps'], ['tasks', 'tasks']], axis, (value) => { axis = value; render(); }),
     choice('of', options, what, (value) => { what = value; render(); }));
   function render() {
@@ -110,7 +111,7 @@ function scoresFigure(board) {
     for (const item of items) addCurve(plot, item.curve, item.slot, what !== 'average' ? [] : axis === 'tasks' ? edges.slice(1) : item.curves.ends);
     addLetters(plot, items.map((item) => ({ slot: item.slot, y: plot.Y(item.curve[1][item.curve[1].length - 1]) })));
     const stops = [...new Set(items.flatMap((item) => item.curve[0]))].sort((a, b) => a - b);
-    const said = (x) => (axis === 'tasks' ? `task ${Math.max(1, Math.ceil(x))}, ${Math.round(100 * (x - Math.max(0, Math.ceil(x) - 1)))} %` : `step ${x.toLocaleString('en')}`);
+    const said = (x) => (axis === 'tasks' ? `task ${Math.max(0, Math.ceil(x) - 1)}, ${Math.round(100 * (x - Math.max(0, Math.ceil(x) - 1)))} %` : `step ${x.toLocaleString('en')}`);
     explore(plot, stops, plot.X, (x) => readoutOf(fig.readout, x == null ? '' : said(x),
       x == null ? null : items.map((item) => ({ ...item, value: valueAt(item.curve, x) })).filter((item) => item.value)));
     fig.body.replaceChildren(plot.svg);
@@ -137,7 +138,7 @@ function boundaries(plot, edges) {
     const middle = (plot.X(edges[task]) + x) / 2;
     if (task % every === 0 && x > plot.X(edges[task])) {
       const wide = x - plot.X(edges[task]) > 52;
-      plot.grid.append(draw('text', { x: middle, y: plot.top - 5, 'text-anchor': 'middle' }, wide ? `task ${task + 1}` : `${task + 1}`));
+      plot.grid.append(draw('text', { x: middle, y: plot.top - 5, 'text-anchor': 'middle' }, wide ? `task ${task}` : `${task}`));
     }
   });
 }
@@ -177,7 +178,7 @@ function gapFigure(board) {
         .filter((part) => part.curve && part.curve[0].length);
       if (!parts.length) continue;
       const longest = Math.max(...parts.map((part) => part.curve[0][part.curve[0].length - 1]), 1);
-      const title = panel === 'mean' ? 'mean of all switches' : `into task ${panel + 1}`;
+      const title = panel === 'mean' ? 'mean of all switches' : `into task ${panel}`;
       const plot = frame(width, 165, {
         scale: fromZero(longest), ticks: stepTicks(longest, width < 240 ? 4 : 6), text: (v) => v.toLocaleString('en', { notation: 'compact' }), label: 'steps since the switch',
       }, { scale: linear(low, high), ticks: ticks.ticks, text: (v) => fixed(v, ticks.digits) },

@@ -32,22 +32,22 @@ function matrixFigure(board) {
     const columns = matrix.rows[0].length;
     const dense = columns > 14 || fig.body.clientWidth / (columns + 1) < 40;
     const digits = accuracy ? 2 : high >= 100 ? 0 : 2;
-    const sets = columns === data.sets.length ? data.sets : matrix.rows[0].map((_, i) => ({ name: `set ${i + 1}`, owner: i }));
+    const sets = columns === data.sets.length ? data.sets : matrix.rows[0].map((_, i) => ({ name: `set ${i}`, owner: i }));
     const several = matrix.orders > 1;
-    const headOf = (set) => (set.owner == null ? 'held' : `${set.owner + 1}`);
+    const headOf = (set) => (set.owner == null ? 'held' : `${set.owner}`);
     const cellOf = (value, row, set) => {
       if (value == null) return make('td', { class: 'no' }, make('span', {}, '–'));
       const score = value / data.scale;
       const share = high > low ? (score - low) / (high - low) : 1;
       const rgb = colourOf(lower ? 1 - share : share);
-      const cell = make('td', { 'data-say': `${row}, ${set.owner == null ? 'held out' : `task ${set.owner + 1}`}${several || !set.name ? '' : ` (${set.name})`}: ${fixed(score)}` },
+      const cell = make('td', { 'data-say': `${row}, ${several && set.owner != null ? `task ${set.owner}` : setName(set)}: ${fixed(score)}` },
         make('span', {}, fixed(score, digits).replace(/^0\./, '.')));
       cell.style.backgroundColor = `rgb(${rgb.join(' ')})`;
       cell.style.color = luminance(rgb) > 0.179 ? '#000' : '#fff';
       return cell;
     };
     const lines = [...(matrix.initial && matrix.initial.some((v) => v != null) ? [['before training', matrix.initial]] : []),
-      ...matrix.rows.map((row, t) => [`after task ${t + 1}`, row])];
+      ...matrix.rows.map((row, t) => [`after task ${t}`, row])];
     const table = make('table', { class: `matrix${dense ? ' dense' : ''}` },
       make('caption', {}, `${data.primary} of `, name(label), `, mean of ${matrix.runs} run${matrix.runs === 1 ? '' : 's'}`),
       make('thead', {}, make('tr', {}, make('td', {}), sets.map((set, i) => make('th', { scope: 'col', title: several ? null : set.name || null },
