@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from clbench.errors import ClbenchError
+from clbench.errors import ClbenchError, RunFailed
 from clbench.record import now, strategy_label
 from clbench.sweeps.job import Ended, Engine, Event, Job, Note, Started, Status
 from clbench.sweeps.journal import Journal
@@ -158,7 +158,7 @@ def run_sweep(
     try:
         journal.keep("report.json", report)
     except ClbenchError as error:
-        result.failure = result.failure or error
+        result.failure = result.failure or RunFailed(str(error))
     journal.line("end", status=report["status"], counts=report["counts"])
     following.end(report)
     return result
