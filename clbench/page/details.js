@@ -35,7 +35,7 @@ function table(caption, heads, rows) {
 function detailsOf(board, place) {
   const row = board.data.rows[place];
   const d = row.details;
-  const several = d.runs.length > 1;
+  const several = (d.runs.length || d.failed.length) > 1;
   const metrics = board.data.metrics.filter((m) => row.metrics[m.key]).map((m) => {
     const [mean, low, high, n] = row.metrics[m.key];
     return [make('a', { class: 'term', href: `#def-${m.term}`, 'data-term': m.term }, m.name), fixed(mean, m.digits), low == null ? '–' : `${fixed(low, m.digits)} … ${fixed(high, m.digits)}`, String(n)];
@@ -44,7 +44,7 @@ function detailsOf(board, place) {
     row.summary && make('p', { class: 'summary' }, name(row.summary)),
     make('section', { class: 'repeat' }, make('h4', {}, several ? 'Repeat these runs' : 'Repeat this run'),
       d.commands.map((command) => make('div', { class: 'command' }, make('pre', {}, make('code', {}, command)), copyButton(command))),
-      d.commands.length ? null : make('p', {}, 'No completed run to repeat.')),
+      d.commands.length ? null : make('p', {}, 'No run to repeat.')),
     d.warnings.length ? make('section', { class: 'warnings' }, make('h4', {}, 'Warnings'), make('ul', {}, d.warnings.map((text) => make('li', {}, name(text))))) : null,
     make('div', { class: 'columns' },
       facts('Fingerprints', d.prints, true),

@@ -26,7 +26,7 @@ PRINTS = {
 }
 OF_RUNS = ("task order", "specification", "initial weights", "final state")
 SHOWN = 16  # characters of a fingerprint that differs from run to run
-SEE_RUNS = "differs from run to run: see below"
+DIFFERS = "differs from run to run"
 Facts = list[list[str]]
 
 
@@ -36,7 +36,7 @@ def row_details(row: Row) -> dict[str, Any]:
     of_runs = [name for name in OF_RUNS if len({_print(record, name) for record in records}) > 1]
     return {
         "commands": [clean(command, 20_000) for command in _commands(records)],
-        "prints": _fingerprints(records),
+        "prints": _fingerprints(records, f"{DIFFERS}: see below" if row.runs else DIFFERS),
         "environment": _environment(records),
         "settings": _settings(records),
         "warnings": _warnings(records),
@@ -52,11 +52,11 @@ def _commands(records: Sequence[Record]) -> list[str]:
     return repeat_commands(records)
 
 
-def _fingerprints(records: Sequence[Record]) -> Facts:
-    """Those that all runs share; of the others, that they are with the runs."""
+def _fingerprints(records: Sequence[Record], several: str) -> Facts:
+    """Those that all runs share; of the others `several`."""
     found = {name: {value for record in records if (value := _print(record, name))} for name in PRINTS}
     return [
-        [name, clean(next(iter(values)), 200) if len(values) == 1 else SEE_RUNS]
+        [name, clean(next(iter(values)), 200) if len(values) == 1 else several]
         for name, values in found.items()
         if values
     ]

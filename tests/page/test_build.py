@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from clbench.leaderboard import Board, make_boards
 from clbench.page.build import page
+from clbench.page.content import board_content
 from clbench.page.series import MOST, POINTS, ROWS, _kept, mean_matrix, points_per_curve, scale_of
 from clbench.page.text import DASH, MINUS, clean, embed, number, seconds, short
 
@@ -63,6 +64,22 @@ def parsed(html: str) -> Tree:
 @pytest.fixture(scope="module")
 def html(many_boards: list[Board]) -> str:
     return page(many_boards, title="Boards <of> all", generated="2026-01-01 00:00 UTC")
+
+
+def test_a_row_of_which_every_run_diverged_is_there_with_the_command_and_the_error(
+    make_record: Any, tmp_path: Path
+) -> None:
+    lost = [
+        (tmp_path / str(n), make_record(**{"status": "diverged", "spec.seed": n, "error": "not finite"}))
+        for n in (0, 1)
+    ]
+    (board,) = make_boards(lost)
+    content = board_content(board, 1, "average")
+    (row,) = content["rows"]
+    assert (row["rank"], row["cells"][0]["text"], row["n"]) == (DASH, "diverged", 0)
+    details = content["data"]["rows"][0]["details"]
+    assert [run["error"] for run in details["failed"]] == ["not finite"] * 2 and "--seeds 0-1" in details["commands"][0]
+    assert "diverged" in page([board])
 
 
 def test_it_is_one_file_that_loads_nothing(html: str) -> None:
