@@ -9,7 +9,7 @@ from pathlib import Path
 from clbench.board_records import board_records
 from clbench.cli.text import print_json, print_lines, size
 from clbench.errors import UserError, did_you_mean
-from clbench.selection import ROW, names_a_row, select_runs
+from clbench.selection import ROW, names_a_row, select_rows, select_runs
 from clbench.sharing.export import export_runs
 from clbench.sharing.importing import import_archive
 
@@ -51,6 +51,10 @@ def chosen_runs(chosen: Chosen, results: Path) -> list[Path]:
         for folder, record in board_records(results)
     ]
     for text in rows:
+        if "," in text:  # one group of settings
+            groups = select_rows(text, results, lambda line: None)
+            found |= dict.fromkeys(folder for row in groups for folder, _ in [*row.runs, *row.failures])
+            continue
         strategy, _, stream = text.partition(ROW)
         found |= dict.fromkeys(_fitting(text, [f for a, b, f in places if (a, b) == (strategy, stream)], places))
     for stream in chosen.board:
@@ -78,7 +82,8 @@ def import_command(archive: Path, out: Path, partial: bool, as_json: bool) -> No
         added, known = ([str(folder) for folder in folders] for folders in (done.added, done.known))
         print_json({"added": added, "known": known, "refused": done.refused})
         return
-    print_lines([f"added    {folder}" for folder in done.added])
+    for folder in done.added:
+        print_lines([f"added    {folder}"])
     here = f", {len(done.known)} were here already" if done.known else ""
     print_lines([f"{len(done.added)} runs added as unverified{here}"])
     if done.added:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -148,7 +149,8 @@ def _write(archive: Path, suffix: str, members: Iterator[tuple[str, bytes]]) -> 
     except OSError as error:
         raise disk_error(OSError(error.errno, error.strerror), archive) from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _prints(files: dict[FileName, bytes]) -> dict[FileName, str]:

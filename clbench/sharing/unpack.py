@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from clbench.errors import ClbenchError, UserError
 from clbench.sharing.container import LIMITS, read_archive
@@ -40,7 +41,8 @@ class Found:
 
 
 def examined(archive: Path, folder: Path) -> list[Found]:
-    """Unpack and check in a process of its own. Raises UserError where the archive as a whole is refused."""
+    """Unpack and check in a process of its own. Raises UserError where the archive as a whole is refused, OSError where
+    `folder` cannot be written."""
     command = [sys.executable, "-m", "clbench.sharing.unpack", str(archive.resolve()), str(folder.resolve())]
     environment = dict(os.environ)
     if Path(__file__).parents[2] != Path.cwd():
@@ -50,6 +52,8 @@ def examined(archive: Path, folder: Path) -> list[Found]:
         raise KeyboardInterrupt
     try:
         answer = json.loads(done.stdout[:LARGEST_ANSWER])
+        if answer.get("errno"):
+            raise OSError(answer["errno"], os.strerror(answer["errno"]))
         if "error" in answer:
             raise UserError(str(answer["error"]))
         return [Found(**run) for run in answer["runs"]]
@@ -132,11 +136,12 @@ def main() -> None:
             resource.setrlimit(kind, (most, most))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        answer = {"runs": [asdict(run) for run in examine(Path(sys.argv[1]), Path(sys.argv[2]))]}
+        answer: dict[str, Any] = {"runs": [asdict(run) for run in examine(Path(sys.argv[1]), Path(sys.argv[2]))]}
     except ClbenchError as error:
-        answer = {"error": str(error)}  # type: ignore[dict-item]
+        answer = {"error": str(error)}
     except (OSError, MemoryError, RecursionError) as error:
-        answer = {"error": f"{sys.argv[1]} cannot be checked: {shown(error) or type(error).__name__}"}  # type: ignore[dict-item]
+        answer = {"error": f"{sys.argv[1]} cannot be checked: {shown(error) or type(error).__name__}"}
+        answer["errno"] = getattr(error, "errno", None)  # of a full disk, say: nothing the archive is to blame for
     sys.stdout.write(json.dumps(answer))
 
 

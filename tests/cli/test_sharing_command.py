@@ -89,6 +89,13 @@ def test_edited_and_unfinished_runs_are_not_exported(cli: Cli, results: Path) ->
     assert answer.code == 2 and "is running" in answer.error() and not Path("b.zip").exists()
 
 
+def test_one_group_of_settings_can_be_exported(cli: Cli, results: Path) -> None:
+    answer = cli("export", "replay@split-digits,memory_size=200", "--out", "some.zip", "--results", results, "--json")
+    assert answer.json()["runs"] == 2
+    answer = cli("export", "replay@split-digits,memory_size=1", "--out", "none.zip", "--results", results)
+    assert answer.code == 2 and "memory_size=1; there are 200" in answer.error()
+
+
 def test_mistakes_in_import_are_one_line_and_leave_nothing(cli: Cli) -> None:
     assert "no such archive" in cli("import", "nowhere.zip").error()
     Path("text.zip").write_text("hello")
