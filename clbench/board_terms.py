@@ -23,5 +23,5 @@ NEEDS = {
     "knows_horizon": Need("number of tasks", "H", "knows how many tasks there are"),
 }
 
-CHOSEN = {"nothing": "published", "validation": "validation", "test": "test data"}
+CHOSEN = {"nothing": "no data", "validation": "validation", "test": "test data"}
 """What chose a run's settings (`chosen_on` of a specification), and its name on boards."""

@@ -35,7 +35,7 @@ def across_text(boards: Sequence[Board], metric: str, format: str) -> str:
     if len(field.boards) < 2:
         raise UserError("--across needs boards of two streams or more with equal rows (`clbench runs list`)")
     if len(field.names) < 2:
-        raise UserError("--across needs two strategies or more with runs on all streams (`clbench leaderboard`)")
+        raise UserError(f"--across needs two strategies or more on all streams, not {_who(field.boards)}")
     labels = [_label(board) for board in field.boards]
     found = critical_difference(field.scores, field.names, labels, lower_is_better(metric))
     if format == "json":
@@ -70,6 +70,10 @@ def gather(boards: Sequence[Board], metric: str) -> Field:
 def _scores(board: Board, metric: str) -> dict[str, float]:
     values = {clean(row.label): row.value(metric).estimate for row in board.rows if not row.needs.get("sees_all_data")}
     return {label: value.mean for label, value in values.items() if value is not None}
+
+
+def _who(boards: Sequence[Board]) -> str:
+    return "; ".join(f"{_label(board)}: {', '.join(clean(row.label) for row in board.rows[:4])}" for board in boards)
 
 
 def _label(board: Board) -> str:

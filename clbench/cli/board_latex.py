@@ -99,7 +99,7 @@ def _power_of_ten(number: str) -> str:
 def _caption(shown: Shown, chosen: str) -> str:
     board = shown.board
     used = [need for key, need in NEEDS.items() if any(row.needs.get(key) for row in board.rows)]
-    text = f"{title(board)}; {about(board)}. Mean ± half of the 95 % interval over n runs. Settings: "
+    text = f"{title(board)}; {about(board)}. Mean ± half of the 95 % interval over n runs. Settings chosen on: "
     text += ", ".join(sorted({CHOSEN[row.chosen_on] for row in board.rows})) + ". "
     if used:
         text += "Needs: " + ", ".join(f"{need.mark} {need.meaning}" for need in used) + ". "

@@ -24,7 +24,7 @@ NEEDS = {
 CHOSEN = {
     key: Term(board_terms.CHOSEN[key], meaning)
     for key, meaning in {
-        "nothing": "Hyper-parameters are published or default values; no data of this stream chose them.",
+        "nothing": "Declared: no data of this stream chose the hyper-parameters (published or default values, say).",
         "validation": "Hyper-parameters were chosen on validation data.",
         "test": "Hyper-parameters were chosen on test data: not comparable with other boards.",
     }.items()
@@ -53,7 +53,10 @@ OTHERS = {
     "strategy": Term("strategy", "The method, with the settings in which its rows on this board differ."),
     "needs": Term("needs", "What a strategy declares that it uses. The engine refuses any other use."),
     "n": Term("runs", "Completed runs, one for each task order and seed. A mean and its interval are over these."),
-    "chosen": Term("chosen on", "What chose the hyper-parameters: published values, validation data, or test data."),
+    "chosen": Term(
+        "chosen on",
+        "The data that chose the hyper-parameters, as declared: none, validation, or test data.",
+    ),
 }
 
 MARKS = {

@@ -89,7 +89,7 @@ def test_real_runs_as_a_table_and_markdown(finished_results: Path, capsys: pytes
     leaderboard_command(None, "forgetting", "table", None, finished_results)
     table = capsys.readouterr().out
     assert table.index("replay") < table.index("finetune")
-    assert "S stores samples" in table and "±" in table and "published" in table
+    assert "S stores samples" in table and "±" in table and "no data" in table
     leaderboard_command(None, "forgetting", "md", None, finished_results)
     lines = capsys.readouterr().out.splitlines()
     head = next(line for line in lines if line.startswith("| #"))
@@ -380,3 +380,9 @@ def test_a_terminal_shows_whole_columns_or_names_those_without_room(
 )
 def test_numbers_keep_their_digits_at_every_scale(values: list[float], text: str) -> None:
     assert cell(Value(mean_interval(values), 0), "average", len(values)) == text
+
+
+def test_across_says_who_is_on_which_stream_where_no_two_are_on_all(cli: Any, boards: Boards) -> None:
+    boards({"a": [0.1], "b": [0.2]}, streams=("x", "y"))
+    found = cli("leaderboard", "--results", boards({"a": [0.3]}, streams=("z",)), "--across")
+    assert found.code == 2 and found.error().endswith("not x xxxxxxxx: b, a; y yyyyyyyy: b, a; z zzzzzzzz: a")
