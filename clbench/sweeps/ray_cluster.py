@@ -123,11 +123,11 @@ def _join(address: str) -> None:
         raise UserError("--address is empty: use HOST:PORT, ray://HOST:PORT or auto")
     with _as_user_error(f"cannot join a Ray cluster at {address}"):
         place = _running_here() if address == "auto" else address
-        client = place.startswith("ray://")
-        _check_answer(place.removeprefix("ray://"), address)
-        if not client:
-            _check_node_here(address)
-        ray.init(address=place, **_quietly())
+        if place is not None:
+            _check_answer(place.removeprefix("ray://"), address)
+            if not place.startswith("ray://"):
+                _check_node_here(address)
+        ray.init(address=place or address, **_quietly())
 
 
 def _set_own_token() -> None:
@@ -138,7 +138,7 @@ def _set_own_token() -> None:
 
 def _take_users_token() -> None:
     """For a cluster: as `ray start` does, the user's where there is one."""
-    with suppress(ImportError):  # of versions without tokens
+    with suppress(ImportError, TypeError):  # of versions without tokens, or with other ways to them
         from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
@@ -154,9 +154,12 @@ def _quietly() -> dict[str, Any]:
     return {"logging_level": logging.CRITICAL, "log_to_driver": False}
 
 
-def _running_here() -> str:
-    from ray._private.services import canonicalize_bootstrap_address_or_die
-
+def _running_here() -> str | None:
+    """HOST:PORT of the cluster that this machine is a node of; None where this version of Ray has no way to ask."""
+    try:
+        from ray._private.services import canonicalize_bootstrap_address_or_die
+    except ImportError:
+        return None
     return str(canonicalize_bootstrap_address_or_die("auto"))
 
 
