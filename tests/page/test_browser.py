@@ -338,3 +338,13 @@ CONTRAST = """() => {
   }
   return [...poor];
 }"""
+
+
+def test_columns_beyond_the_edge_are_announced_until_they_are_scrolled_to(open_page: Any) -> None:
+    page = open_page(viewport=PHONE).page
+    box, hint = page.locator(".board > .wide").first, page.locator(".more").first
+    hint.wait_for(state="visible")
+    at = hint.bounding_box()
+    assert at["x"] >= 0 and at["x"] + at["width"] <= PHONE["width"]
+    box.evaluate("box => { box.scrollLeft = box.scrollWidth; }")
+    hint.wait_for(state="hidden")
