@@ -264,10 +264,8 @@ def test_many_tasks_and_held_out_sets_can_be_drawn(tmp_path: Path, finished_runs
 def test_rows_are_chosen_by_name_and_setting(finished_results: Path, finished_runs: Runs) -> None:
     two = select_runs(["finetune@split-digits", "nmc@split-digits,head=linear"], finished_results)
     assert set(two) == {finished_runs[key] for key in (("finetune", 0), ("finetune", 1), ("nmc", 0))}
-    assert select_runs(["replay@split-digits,memory_size=200,tasks=5"], finished_results) == [
-        finished_runs["replay", 0],
-        finished_runs["replay", 1],
-    ]
+    replayed = select_runs(["replay@split-digits,memory_size=200,tasks=5"], finished_results)
+    assert sorted(replayed) == sorted([finished_runs["replay", 0], finished_runs["replay", 1]])
 
 
 @pytest.mark.parametrize(
