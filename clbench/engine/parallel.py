@@ -158,7 +158,8 @@ class Group(Ranks):
     def _gathered(self, key: str, share: Share) -> Tensor:
         column, rows = share.extra[key], len(share.labels)
         if not isinstance(column, Tensor):
-            raise RunFailed(f"batch.extra[{key!r}] is a {type(column).__name__}: it must be a tensor, a row each sample")
+            kind = type(column).__name__
+            raise RunFailed(f"batch.extra[{key!r}] is a {kind}: it must be a tensor with a row for each sample")
         if column.dim() == 0 or len(column) < rows:
             raise RunFailed(f"batch.extra[{key!r}] has {list(column.shape)} values for {rows} samples: one row each")
         mine = column[:rows].detach().contiguous()
