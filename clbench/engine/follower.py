@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -79,6 +80,7 @@ def main() -> NoReturn:
     """A child of rank 0."""
     path, rank, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     _ignore_interrupts()
+    _wake_with_parent()
     threading.Thread(target=_end_with_parent, args=(Path(path).parent,), daemon=True).start()
     import torch
 
@@ -88,6 +90,12 @@ def main() -> NoReturn:
 def _ignore_interrupts() -> None:
     """Rank 0 decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _wake_with_parent() -> None:
+    """Continue when the parent ends, if stopped (SIGSTOP) then, and so notice it: Linux's PR_SET_PDEATHSIG."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGCONT)
 
 
 def _end_with_parent(folder: Path) -> None:

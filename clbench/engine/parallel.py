@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from clbench.rng import Randomness
 
 BUCKET = 2**22  # elements that one message carries
-PATIENCE = timedelta(minutes=30)
+PATIENCE = timedelta(minutes=30)  # for a process that is slow, stopped or lost; then the run fails
+TURN = timedelta(seconds=0.1)  # of waiting, between which Python hears signals
 
 
 class Ranks:
@@ -165,7 +166,7 @@ class Group(Ranks):
         mine = column[:rows].detach().contiguous()
         as_bytes = mine.reshape(-1).view(torch.uint8)
         parts = [torch.empty_like(as_bytes) for _ in range(self.size)]
-        self._call(lambda dist: dist.all_gather(parts, as_bytes))
+        self._call(as_bytes, lambda dist: dist.all_gather(parts, as_bytes, async_op=True))
         return torch.cat([part.view(mine.dtype).view(mine.shape) for part in parts])
 
     # -- updates -------------------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ class Group(Ranks):
         on_gpu = self.device.type == "cuda"
         notes = value if on_gpu else torch.cat([value, present])
         if on_gpu:
-            self._call(lambda dist: dist.all_reduce(present))
+            self._call(present, lambda dist: dist.all_reduce(present, async_op=True))
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         self._mean([notes, *gradients, *statistics])
         if not on_gpu:
@@ -206,14 +207,14 @@ class Group(Ranks):
             filled[tensor.dtype] = (bucket, elements + tensor.numel())
         under_way = [self._start_sum(bucket) for bucket in buckets]
         for bucket, (flat, work) in zip(buckets, under_way, strict=True):
-            self._call(lambda dist, work=work: work.wait())  # type: ignore[misc]
+            self._wait(flat, work)
             flat.div_(self.size)
             for tensor, summed in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
                 tensor.detach().copy_(summed.view(tensor.shape))
 
     def _start_sum(self, tensors: list[Tensor]) -> tuple[Tensor, Any]:
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-        return flat, self._call(lambda dist: dist.all_reduce(flat, async_op=True))
+        return flat, self._begin(lambda dist: dist.all_reduce(flat, async_op=True))
 
     # -- decisions -----------------------------------------------------------------------------------------------
 
@@ -223,25 +224,47 @@ class Group(Ranks):
 
     def agreed(self, here: bool) -> bool:
         flag = torch.tensor([here], dtype=torch.uint8)
-        self._call(lambda dist: dist.broadcast(flag, 0))
+        self._call(flag, lambda dist: dist.broadcast(flag, 0, async_op=True))
         return bool(flag)
 
     def combined(self, values: Tensor) -> Tensor:
-        self._call(lambda dist: dist.all_reduce(values))
+        self._call(values, lambda dist: dist.all_reduce(values, async_op=True))
         return values
 
     def equal(self, digest: str) -> bool:
         mine = torch.frombuffer(bytearray.fromhex(digest), dtype=torch.uint8)
         every = [torch.empty_like(mine) for _ in range(self.size)]
-        self._call(lambda dist: dist.all_gather(every, mine))
+        self._call(mine, lambda dist: dist.all_gather(every, mine, async_op=True))
         return all(torch.equal(mine, other) for other in every)
 
-    def _call(self, collective: Callable[[Any], Any]) -> Any:
-        """A collective; where another process is gone it fails, and so does the run, in one line."""
+    # -- waiting -------------------------------------------------------------------------------------------------
+
+    def _call(self, tensor: Tensor, collective: Callable[[Any], Any]) -> None:
+        """An asynchronous collective over `tensor`, waited for."""
+        self._wait(tensor, self._begin(collective))
+
+    def _begin(self, collective: Callable[[Any], Any]) -> Any:
         import torch.distributed as dist
 
-        try:
+        with self._explained():
             return collective(dist)
+
+    def _wait(self, tensor: Tensor, work: Any) -> None:
+        """In short turns, so that a second Ctrl-C ends a run one of whose processes is stopped or hangs.
+
+        NCCL's work only joins the GPU's queue: there is nothing to wait for here.
+        """
+        while not tensor.is_cuda and not work.is_completed():
+            with suppress(RuntimeError):  # the turn is over
+                work.wait(TURN)
+        with self._explained():
+            work.wait()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Where another process is gone a collective fails, and so does the run, in one line."""
+        try:
+            yield
         except RuntimeError as error:
             raise RunFailed(self._explain() or f"the run's processes lost each other: {_line(error)}") from error
 

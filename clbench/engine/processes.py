@@ -30,7 +30,9 @@ from clbench.engine.world import World, torchrun_world
 from clbench.errors import RunFailed, UserError
 from clbench.spec import RunSpec
 
+PREPARATION = timedelta(days=1)  # rank 0 may have data to download before it says what is to be run
 START = 120.0  # seconds a follower may take to import what it needs
+PER_CORE = 2  # processes that a core can take: more only wait for each other
 LAST_WORDS = 5.0  # seconds to wait for the reason why a process is gone
 ENDING = 10.0  # seconds a follower may take to end by itself after a finished run
 
@@ -82,6 +84,12 @@ def check_devices(spec: RunSpec, world: World | None) -> None:
     if spec.device != "cpu" and gpus and here > gpus:
         raise UserError(
             f"--devices {spec.devices}: torch sees {gpus} GPU{'s' * (gpus > 1)} here; use fewer, or --device cpu"
+        )
+    cores = len(os.sched_getaffinity(0))
+    if world is None and (spec.device == "cpu" or not gpus) and spec.devices > PER_CORE * cores:
+        raise UserError(
+            f"--devices {spec.devices}: {cores} CPU core{'s' * (cores > 1)} here, for at most {PER_CORE * cores} "
+            "processes; use fewer"
         )
 
 
@@ -214,7 +222,7 @@ def job_text(spec: RunSpec, folder: Path) -> str:
     return json.dumps({"spec": spec.model_dump(mode="json"), "folder": str(folder.resolve())})
 
 
-def wait_for(store: Any, key: str, limit: timedelta = PATIENCE) -> str:
+def wait_for(store: Any, key: str, limit: timedelta = PREPARATION) -> str:
     """A value of the store, once it is there."""
     store.wait([key], limit)
     return str(store.get(key).decode())
