@@ -95,5 +95,11 @@ def everything() -> str:
 
 
 @pytest.fixture
+def own() -> Callable[[str], str]:
+    """`file.py:Class` of one of the strategies for several devices."""
+    return lambda name: f"{HERE / 'shared_losses.py'}:{name}"
+
+
+@pytest.fixture
 def outcome() -> Callable[[Path], dict[str, Any]]:
     return result

@@ -1,15 +1,11 @@
-"""One run on several devices gives the numbers of one process, ends as one, and resumes to the same bytes."""
+"""A run on several devices gives the numbers of one process."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pickle
-import signal
-import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +19,7 @@ from clbench.engine.parallel import Group, Ranks
 from clbench.engine.reporter import Reporter
 from clbench.engine.saving import final_state_hash, saved_state
 from clbench.errors import RunFailed, UserError
-from clbench.launch import Prepared, resume_run, start_run
+from clbench.launch import Prepared
 from clbench.run import run
 from clbench.samples import Batch, Share
 from clbench.spec import make_spec
@@ -38,105 +34,11 @@ TEXT = {
 METHODS: dict[str, dict[str, Any]] = {
     "finetune": {},
     "replay": {"memory_size": 50},
-    "der": {"memory_size": 50},
     "der++": {"memory_size": 50},
     "ewc": {"ewc_lambda": 300},
-    "si": {},
     "lwf": {},
 }
-STRATEGIES = '''
-import os, signal
-import torch
-from clbench.strategy import Batch, Needs, Strategy
-
-
-class Idiom(Strategy):
-    """As in the README: as many remembered samples as the batch has."""
-
-    needs = Needs(task_boundaries=False, stores_samples=True)
-
-    def setup(self):
-        self.state.memory = self.memory(size=30)
-
-    def loss(self, batch: Batch):
-        remembered = self.replay(self.state.memory, len(batch))
-        return self.objective.loss(self.model, self.join(batch, remembered))
-
-    def after_step(self, batch: Batch):
-        self.state.memory.add(batch, self.generator("insert"))
-
-
-class OneForward(Idiom):
-    """Outputs of the step's batch, cut from one forward pass over the joined batch, are stored."""
-
-    def loss(self, batch: Batch):
-        joined = self.join(batch, self.replay(self.state.memory, 5))
-        outputs = self.model(joined.x)
-        batch.extra["outputs"] = outputs[: len(batch)].detach()
-        batch.extra["odd"] = batch.labels % 2 == 1
-        return self.objective.mean_loss(outputs, joined.y)
-
-    def after_step(self, batch: Batch):
-        self.state.memory.add(batch, self.generator("insert"), extra=batch.extra)
-
-
-class Unused(Strategy):
-    """Parameters that only some samples reach, and one that none does."""
-
-    def setup(self):
-        self.model.register_parameter("odd", torch.nn.Parameter(torch.ones(())))
-        self.model.register_parameter("none", torch.nn.Parameter(torch.ones(())))
-
-    def loss(self, batch: Batch):
-        losses = self.objective.losses(self.model(batch.x), batch.y)
-        first = batch.index == batch.whole.index[0]
-        if first.any():
-            losses = torch.where(first, losses * self.model.odd, losses)
-        return losses.mean()
-
-
-class Noisy(Strategy):
-    """Random numbers in loss and after it."""
-
-    def setup(self):
-        self.state.seen = torch.zeros(2)
-
-    def loss(self, batch: Batch):
-        self.drawn = torch.rand(1)
-        batch.extra["drawn"] = self.drawn.expand(len(batch)).clone()
-        return super().loss(batch)
-
-    def after_step(self, batch: Batch):
-        self.state.seen = torch.stack([batch.extra["drawn"][0], batch.extra["drawn"][-1], torch.rand(())])
-
-
-class Apart(Strategy):
-    """Acts on what differs by process."""
-
-    def after_step(self, batch: Batch):
-        self.state.mine = torch.tensor(os.getpid())
-
-
-class Dies(Strategy):
-    """The second process is killed, once."""
-
-    def after_step(self, batch: Batch):
-        mark = os.environ.get("DIES", "")
-        if os.environ.get("RANK") == "1" and mark and not os.path.exists(mark):
-            self.steps = getattr(self, "steps", 0) + 1
-            if self.steps == 4:
-                open(mark, "w").close()
-                os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Raises(Strategy):
-    """One process raises."""
-
-    def loss(self, batch: Batch):
-        if os.environ.get("RANK") == "1":
-            raise ValueError("no such luck")
-        return super().loss(batch)
-'''
+RELATIVES: dict[str, dict[str, Any]] = {"der": {"memory_size": 50}, "si": {}}
 
 
 class Losses(Reporter):
@@ -154,14 +56,6 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CLBENCH_TRACKING", "off")
     torch.set_num_threads(1)
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Callable[[str], str]:
-    """`file.py:Class` of one of this file's strategies."""
-    file = tmp_path / "own.py"
-    file.write_text(STRATEGIES)
-    return lambda name: f"{file}:{name}"
 
 
 def on_ranks(work: Callable[[Ranks], Any], size: int, folder: Path) -> list[Any]:
@@ -241,9 +135,9 @@ def equal(one: dict[str, Any], several: list[dict[str, Any]], tolerance: float =
     assert first["cost"] == one["cost"]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [*METHODS, *(pytest.param(n, marks=pytest.mark.slow) for n in RELATIVES)])
 def test_two_processes_give_the_numbers_of_one(name: str, tmp_path: Path) -> None:
-    settings = {"steps": 8, "batch_size": 12, **METHODS[name]}
+    settings = {"steps": 8, "batch_size": 12, **(METHODS | RELATIVES)[name]}
     one, several = both({**DIGITS, "strategy": name, "strategy_settings": settings}, tmp_path)
     equal(one, several)
     assert several[0]["flops"] == one["flops"]
@@ -254,23 +148,24 @@ def test_two_processes_give_the_numbers_of_one_for_gdumb(tmp_path: Path) -> None
     equal(*both({**DIGITS, "strategy": "gdumb", "strategy_settings": settings}, tmp_path))
 
 
-@pytest.mark.parametrize("name", ["finetune", "replay", "lwf"])
+@pytest.mark.parametrize("name", ["finetune", "replay"])
 def test_text(name: str, tmp_path: Path) -> None:
-    settings = {"steps": 6, "batch_size": 8, **METHODS[name]}
+    settings = {"steps": 6, "batch_size": 8, **(METHODS | RELATIVES)[name]}
     equal(*both({**TEXT, "strategy": name, "strategy_settings": settings}, tmp_path))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["der", "der++", "ewc", "si"])
+@pytest.mark.parametrize("name", ["der", "der++", "ewc", "lwf", "si"])
 def test_text_of_further_methods(name: str, tmp_path: Path) -> None:
-    settings = {"steps": 6, "batch_size": 8, **METHODS[name]}
+    settings = {"steps": 6, "batch_size": 8, **(METHODS | RELATIVES)[name]}
     equal(*both({**TEXT, "strategy": name, "strategy_settings": settings}, tmp_path))
 
 
 @pytest.mark.parametrize(
     ("size", "settings"),
     [
-        (2, {"batch_size": 7, "replay_batch_size": 4}),  # the batch whole, the memory's shared were it not for that
+        # the batch whole, the memory's shared were it not for that
+        pytest.param(2, {"batch_size": 7, "replay_batch_size": 4}, marks=pytest.mark.slow),
         (2, {"batch_size": 6, "replay_batch_size": 5}),  # the memory's part whole, the batch shared
         (3, {"batch_size": 9, "replay_batch_size": 6, "epochs": 1, "steps": None}),  # smaller last batches
     ],
@@ -283,7 +178,7 @@ def test_sizes_that_do_not_divide(size: int, settings: dict[str, Any], tmp_path:
 
 
 @pytest.mark.parametrize("name", ["Idiom", "OneForward", "Unused"])
-@pytest.mark.parametrize("batch_size", [12, 7])
+@pytest.mark.parametrize("batch_size", [12, pytest.param(7, marks=pytest.mark.slow)])
 def test_what_strategies_do_in_loss(name: str, batch_size: int, own: Any, tmp_path: Path) -> None:
     settings = {"steps": 8, "batch_size": batch_size, "optimizer": "adam", "weight_decay": 0.1}
     one, several = both({**DIGITS, "strategy": own(name), "strategy_settings": settings}, tmp_path / "runs")
@@ -424,169 +319,3 @@ def test_joins_of_shares() -> None:
     assert mixed[1].labels.tolist() == [2, 3, 2, 3, 100, 101, 102]
     means = [m.x.mean() for m in mixed]
     assert torch.allclose(sum(means) / 2, Batch.join([a, c]).x.mean())  # type: ignore[arg-type]
-
-
-# -- launching ---------------------------------------------------------------------------------------------------------
-
-
-def fields_for(strategy: str, **more: Any) -> dict[str, Any]:
-    settings = {"strategy_settings": {"steps": 6, "batch_size": 8}}
-    return {**DIGITS, "strategy": strategy, "threads": 1, "devices": 2, **settings, **more}
-
-
-def test_killed_and_resumed_it_gives_the_bytes_of_the_uninterrupted_run(runs: Any, outcome: Any) -> None:
-    spec = make_spec(fields_for("der++"))
-    whole = runs.finish("whole", spec)
-    record = json.loads((whole / "record.json").read_text())
-    assert (record["environment"]["devices"], record["environment"]["sync_bn"]) == (2, False)
-    folder = runs.finish("killed", spec, "phase:9")
-    assert runs.resume(folder) == 0
-    assert outcome(folder) == outcome(whole)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", ["phase:2", "evaluate:2", "end_task:2", "checkpoint:3", "initial:1"])
-def test_killed_anywhere(runs: Any, outcome: Any, everything: str, fault: str) -> None:
-    spec = make_spec(fields_for(everything))
-    whole = outcome(runs.finish("whole", spec))
-    folder = runs.finish("killed", spec, fault)
-    assert runs.resume(folder) == 0
-    assert outcome(folder) == whole
-
-
-def test_a_process_that_dies_ends_the_run_in_one_line_and_it_can_be_resumed(
-    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DIES", str(tmp_path / "died"))
-    with pytest.raises(RunFailed, match=r"process 1 of this run \(0 to 1\) was killed by signal 9") as caught:
-        start_run(make_spec(fields_for(own("Dies"))), tmp_path / "out", checkpoint_every=1)
-    folder = caught.value.folder
-    assert folder is not None
-    assert json.loads((folder / "record.json").read_text())["status"] == "failed"
-    assert not torch.distributed.is_initialized()
-    assert resume_run(folder)["status"] == "completed"
-
-
-@pytest.mark.slow
-def test_what_one_process_raises_is_told(own: Any, tmp_path: Path) -> None:
-    line = "process 1 of this run: strategy Raises raised in loss in task 0: ValueError: no such luck"
-    with pytest.raises(RunFailed, match=line):
-        start_run(make_spec(fields_for(own("Raises"))), tmp_path)
-
-
-def clbench(*arguments: str, cwd: Path, prefix: tuple[str, ...] = ("-m", "clbench"), **environment: str) -> Any:
-    command = [sys.executable, *prefix, *arguments]
-    return subprocess.Popen(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    )
-
-
-SMALL_RUN = ("run", "finetune", "split-digits", "--backbone", "mlp:16x1", "--threads", "1", "--set", "steps=6")
-
-
-def test_an_interrupt_stops_all_and_saves(tmp_path: Path) -> None:
-    done = clbench(*SMALL_RUN, "--devices", "2", cwd=tmp_path, CLBENCH_FAULT="phase:5:interrupt")
-    _, err = done.communicate(timeout=120)
-    assert done.returncode == 130, err
-    assert err.count("\n") == 2 and "interrupted; continue with: clbench resume" in err
-    folder = next(tmp_path.glob("results/runs/*/*/*"))
-    assert json.loads((folder / "record.json").read_text())["status"] == "interrupted"
-    assert list((folder / "checkpoint").iterdir())
-
-
-@pytest.mark.slow
-def test_no_process_is_left_when_the_first_is_killed(own: Any, tmp_path: Path) -> None:
-    started = clbench(*SMALL_RUN, "--set", "steps=100000", "--devices", "3", cwd=tmp_path)
-    children: list[int] = []
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(tmp_path.glob("results/runs/*/*/*/evaluations.jsonl")):
-        time.sleep(0.2)
-    text = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text()
-    children = [int(pid) for pid in text.split()]
-    assert len(children) == 2
-    started.kill()
-    started.communicate()
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and any(Path(f"/proc/{pid}/stat").exists() for pid in children):
-        time.sleep(0.1)
-    assert not any(Path(f"/proc/{pid}/stat").exists() for pid in children)
-
-
-@pytest.mark.slow
-def test_a_term_signal_stops_all_and_saves(tmp_path: Path) -> None:
-    started = clbench(*SMALL_RUN, "--set", "steps=100000", "--devices", "2", cwd=tmp_path)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(tmp_path.glob("results/runs/*/*/*/evaluations.jsonl")):
-        time.sleep(0.2)
-    time.sleep(1)
-    started.send_signal(signal.SIGTERM)
-    _, err = started.communicate(timeout=60)
-    assert started.returncode == 130, err
-
-
-@pytest.mark.slow
-def test_torchrun_gives_the_same_run(tmp_path: Path, outcome: Any) -> None:
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "clbench")
-    started = clbench(*SMALL_RUN, "--out", "a", "--json", cwd=tmp_path, prefix=launcher)
-    out, err = started.communicate(timeout=180)
-    assert started.returncode == 0, err
-    assert json.loads(out)["environment"]["devices"] == 2
-    alone = clbench(*SMALL_RUN, "--out", "b", "--devices", "2", "--json", cwd=tmp_path)
-    out, err = alone.communicate(timeout=180)
-    assert alone.returncode == 0, err
-    one, other = (outcome(next(tmp_path.glob(f"{name}/runs/*/*/*"))) for name in "ab")
-    assert one == other
-
-
-@pytest.mark.slow
-def test_under_torchrun_too_the_record_says_what_one_process_raised(own: Any, tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "clbench")
-    arguments = ("run", own("Raises"), *SMALL_RUN[2:], "--out", "a")
-    started = clbench(*arguments, cwd=tmp_path, prefix=launcher)
-    _, err = started.communicate(timeout=180)
-    assert started.returncode == 1
-    line = "process 1 of this run: strategy Raises raised in loss in task 0: ValueError: no such luck"
-    assert err.count(f"clbench: {line}\n") == 1
-    record = json.loads(next(tmp_path.glob("a/runs/*/*/*/record.json")).read_text())
-    assert (record["status"], record["error"]) == ("failed", line)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"strategy": "nmc", "backbone": None}, "nmc has no gradients to share: it runs on one device"),
-        ({"device": "cuda"}, "no GPU is visible"),
-    ],
-)
-def test_what_cannot_be_shared_is_refused(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
-    if fields.get("device") == "cuda" and torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    values = {"strategy": "finetune", "stream": "split-digits", "devices": 2, **fields}
-    with pytest.raises(UserError, match=message):
-        start_run(make_spec(values), tmp_path)
-    assert not list(tmp_path.glob("runs/*/*/*"))
-
-
-def test_torchrun_with_another_number_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name, value in {"RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="torchrun started 4 processes, the run is for 2"):
-        start_run(make_spec(fields_for("finetune")), tmp_path)
-
-
-def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clbench.engine.processes import check_devices
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UserError, match="--devices 2: torch sees 1 GPU here; use fewer, or --device cpu"):
-        check_devices(make_spec(fields_for("finetune")), None)
-    check_devices(make_spec(fields_for("finetune", device="cpu")), None)
-
-
-def test_another_number_of_devices_is_not_resumed(runs: Any, tmp_path: Path) -> None:
-    folder = runs.finish("killed", make_spec(fields_for("finetune", devices=1)), "phase:9")
-    config = folder / "config.yaml"
-    config.write_text(config.read_text().replace("devices: 1", "devices: 2"))
-    with pytest.raises(UserError, match="devices was 1, is 2; start afresh"):
-        resume_run(folder)
