@@ -14,11 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-PUBLISHED = HERE / "published"
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = Path("results/published")  # as seen from ROOT: what is published names no folder of this machine
 BOARDS = ("leaderboard.html", "leaderboard.md", "leaderboard.json")
 PICTURE = PUBLISHED / "leaderboard.png"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SOME_ENDED_EARLY = 1  # runs that diverged are results, too, and stand on the board
 SEEN = {"width": 1180, "height": 1500}
 
 
@@ -30,7 +31,7 @@ def main() -> int:
     if arguments.jobs:
         sweep += ["--jobs", str(arguments.jobs)]
     code = clbench(*sweep)
-    if code:
+    if code not in (0, SOME_ENDED_EARLY):
         return code
     return tables() or picture()
 
@@ -58,14 +59,14 @@ def picture() -> int:
     with sync_playwright() as playwright:
         window = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = window.new_page(viewport=SEEN)
-        page.goto((PUBLISHED / "leaderboard.html").as_uri())
-        page.screenshot(path=PICTURE)
+        page.goto((ROOT / PUBLISHED / "leaderboard.html").as_uri())
+        page.screenshot(path=ROOT / PICTURE)
         window.close()
     return 0
 
 
 def clbench(*arguments: str) -> int:
-    return subprocess.run([sys.executable, "-m", "clbench", *arguments], cwd=HERE.parent).returncode
+    return subprocess.run([sys.executable, "-m", "clbench", *arguments], cwd=ROOT).returncode
 
 
 if __name__ == "__main__":

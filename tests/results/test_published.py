@@ -1,0 +1,83 @@
+"""The published board is what its records say, and its records are what their tables say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from clbench.cli.app import app
+from clbench.record import read_record
+from clbench.runs import run_folders
+from clbench.seal import broken_seal
+from clbench.verify import record_faults
+
+PUBLISHED = Path(__file__).parents[2] / "results" / "published"
+FOLDERS = run_folders(PUBLISHED)
+EACH = 12  # by default one record of so many is looked at in full
+
+TINY = """
+name: tiny-published
+runs:
+  - strategies: [finetune, nmc, replay, ewc]
+    stream: split-digits
+    seeds: 0-2
+"""
+
+
+def test_there_are_three_seeds_and_more_of_every_row() -> None:
+    rows = json.loads((PUBLISHED / "leaderboard.json").read_text(encoding="utf-8"))
+    assert {row["stream"] for row in rows} >= {"split-digits", "split-cifar10", "split-cifar100", "text-shift"}
+    for row in rows:
+        seeds = {read_record(PUBLISHED.parents[1] / folder)["spec"]["seed"] for folder in row["runs"]}
+        assert len(seeds) >= 3 or row["diverged"], row["strategy"]
+
+
+def test_no_record_was_edited() -> None:
+    assert FOLDERS
+    assert [fault for folder in FOLDERS if (fault := broken_seal(folder, read_record(folder)))] == []
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(f, marks=() if i % EACH == 0 else pytest.mark.slow, id=f.name) for i, f in enumerate(FOLDERS)],
+)
+def test_metrics_follow_from_the_table(folder: Path) -> None:
+    assert record_faults(folder, read_record(folder)) == []
+
+
+def test_the_board_follows_from_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PUBLISHED.parents[1])
+    made = CliRunner().invoke(app, ["leaderboard", "--results", "results/published", "--json"])
+    assert made.exit_code == 0, made.output
+    published = json.loads((PUBLISHED / "leaderboard.json").read_text(encoding="utf-8"))
+    assert rounded(json.loads(made.stdout)) == rounded(published)
+
+
+@pytest.mark.slow
+def test_a_tiny_board_made_anew_gives_the_published_numbers(tmp_path: Path) -> None:
+    suite = tmp_path / "tiny.yaml"
+    suite.write_text(TINY, encoding="utf-8")
+    done = CliRunner().invoke(app, ["sweep", str(suite), "--out", str(tmp_path), "--quiet", "--no-tracking"])
+    assert done.exit_code == 0, done.output
+    published = {record["spec_hash"]: record for folder in FOLDERS if (record := read_record(folder))}
+    made = [read_record(folder) for folder in run_folders(tmp_path)]
+    assert len(made) == 12
+    for record in made:
+        before = published[record["spec_hash"]]
+        same = all(record["environment"][key] == before["environment"][key] for key in ("versions", "processor"))
+        if same and record["environment"]["threads"] == before["environment"]["threads"]:
+            assert record["state_hash"] == before["state_hash"]
+        assert record["metrics"]["average"] == pytest.approx(before["metrics"]["average"], abs=0.05)
+
+
+def rounded(value: Any) -> Any:
+    """Sums differ in the last digits between processors and versions of numpy."""
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return [rounded(inner) for inner in value] if isinstance(value, list) else value
