@@ -12,27 +12,40 @@ from clbench.table import COLUMNS, Row
 
 ROUNDING = 1e-9  # relative, of the simulated noise floor: numpy's sums are not the same on every processor
 MEASURED = ("value", "se", "base")
+SAMPLED = ("value", "se")
+NOISE = 4.0  # standard errors: hundreds of rows are compared, and the largest difference counts
 
 
 @dataclass
 class RowDifferences:
     """How two tables differ. lines: one for each differing row. largest: difference of a measured number (relative to
-    one above 1), infinite where rows do not match. drift: mean signed difference of the boundary rows' values."""
+    one above 1), infinite where rows do not match. drift: mean signed difference of the boundary rows' values.
+
+    beyond: the largest part of a difference that NOISE standard errors of the two scores do not explain; drift_error:
+    the standard error of `drift`. Both count the samples of the sets alone: two trainings that part by rounding answer
+    differently where the answer was open.
+    """
 
     lines: list[str] = field(default_factory=list)
     largest: float = 0.0
     drift: float = 0.0
+    beyond: float = 0.0
+    drift_error: float = 0.0
 
 
-def row_differences(before: Sequence[Row], after: Sequence[Row]) -> RowDifferences:
-    """Compare tables row by row, in order."""
+def row_differences(before: Sequence[Row], after: Sequence[Row], shares: bool = False) -> RowDifferences:
+    """Compare tables row by row, in order. shares: whether values are shares of the n samples of a row, which have a
+    standard error."""
     found = RowDifferences()
     signed: list[float] = []
+    errors: list[float] = []
     for number, (old, new) in enumerate(zip(before, after, strict=False), 1):
         columns = [name for name in COLUMNS if not _same_bits(getattr(old, name), getattr(new, name))]
         distance = _distance(old.value, new.value)
+        error = standard_error(old, new) if shares else 0.0
         if old.kind == "boundary" and old.value is not None and math.isfinite(distance):
             signed.append(distance)
+            errors.append(error)
         if not columns:
             continue
         name = columns[0]
@@ -40,13 +53,25 @@ def row_differences(before: Sequence[Row], after: Sequence[Row]) -> RowDifferenc
         place = f"row {number} (step {old.step}, tasks_seen {old.tasks_seen}, {old.eval_set}, {old.kind})"
         found.lines.append(f"{place}: {name} was {shown(was)}, is {shown(now)}")
         apart = [column for column in columns if column not in MEASURED]
-        distances = [abs(_distance(getattr(old, name), getattr(new, name))) for name in MEASURED]
-        found.largest = max(found.largest, math.inf if apart else max(distances))
+        distances = {name: abs(_distance(getattr(old, name), getattr(new, name))) for name in MEASURED}
+        beyond = max(d - (NOISE * error if name in SAMPLED else 0.0) for name, d in distances.items())
+        found.largest = max(found.largest, math.inf if apart else max(distances.values()))
+        found.beyond = max(found.beyond, math.inf if apart else beyond)
     if len(before) != len(after):
         found.lines.append(f"the table had {len(before)} rows, the repeated run's has {len(after)}")
-        found.largest = math.inf
-    found.drift = sum(signed) / len(signed) if signed else 0.0
+        found.largest = found.beyond = math.inf
+    if signed:
+        found.drift = sum(signed) / len(signed)
+        found.drift_error = math.sqrt(sum(error**2 for error in errors)) / len(signed)
     return found
+
+
+def standard_error(old: Row, new: Row) -> float:
+    """Of the difference of two shares of n samples each; 0 where there is no n, or no share."""
+    if old.value is None or new.value is None or not old.n or not (0 <= old.value <= 1 and 0 <= new.value <= 1):
+        return 0.0
+    share = (old.value + new.value) / 2
+    return math.sqrt(2 * share * (1 - share) / old.n)
 
 
 def json_differences(a: Any, b: Any, place: str = "") -> list[tuple[str, Any, Any]]:

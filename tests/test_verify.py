@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def test_equality_is_promised_for_equal_conditions_only(finished_runs: Runs, run
     assert found.largest_difference == pytest.approx(0.01)
     assert any(line.startswith("torch: was") and line.endswith("is 99.0") for line in found.changed)
     assert "not bit for bit" in report(found)[0]
-    rewrite_value(again, -0.2)
+    rewrite_value(again, -0.5)
     assert compare_runs(folder, old, again, new).verdict == "differs"
 
 
@@ -157,8 +158,15 @@ def shifted(folder: Path, amount: float) -> None:
     EvaluationTable(moved).write(folder / "evaluations.parquet")
 
 
-def test_tolerances_go_by_device_class_and_a_shift_of_all_values_is_none(finished_runs: Runs, run_copy: Copy) -> None:
-    folder, again = finished_runs["replay", 0], run_copy("replay", 0)
+def twins(folder: Path, n: int) -> tuple[Path, Path]:
+    """A run as if every set had n samples, twice."""
+    rows = EvaluationTable.read(folder / "evaluations.parquet").rows
+    EvaluationTable([dataclasses.replace(row, n=n) for row in rows]).write(folder / "evaluations.parquet")
+    return folder, Path(shutil.copytree(folder, folder.with_name("again")))
+
+
+def test_tolerances_go_by_device_class_and_a_shift_of_all_values_is_none(run_copy: Copy) -> None:
+    folder, again = twins(run_copy("replay", 0), 10**9)
     old, new = read_record(folder), read_record(again)
     rewrite_value(again, -0.04)
     new["environment"]["threads"] = 2
@@ -167,6 +175,17 @@ def test_tolerances_go_by_device_class_and_a_shift_of_all_values_is_none(finishe
     assert compare_runs(folder, old, again, new).verdict == "within tolerance", "another one: 0.05"
     shifted(again, -0.025)
     assert compare_runs(folder, old, again, new).verdict == "differs", "all values lower by 0.025"
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(80, "within tolerance"), (8000, "differs")])
+def test_small_sets_may_differ_by_their_sampling_noise_and_large_ones_not(run_copy: Copy, n: int, verdict: str) -> None:
+    folder, again = twins(run_copy("replay", 0), n)
+    old, new = read_record(folder), read_record(again)
+    new["environment"]["threads"] = 2
+    rewrite_value(again, -0.1)
+    assert compare_runs(folder, old, again, new).verdict == verdict
+    shifted(again, -0.2)
+    assert compare_runs(folder, old, again, new).verdict == "differs", "a shift of all values"
 
 
 def test_other_conditions_excuse_no_other_counts_and_no_other_model(finished_runs: Runs, run_copy: Copy) -> None:
@@ -181,9 +200,9 @@ def test_other_conditions_excuse_no_other_counts_and_no_other_model(finished_run
         changed = copy.deepcopy(new)
         changed[part][key] = value
         assert compare_runs(folder, old, again, changed).verdict == "differs", key
-    for column in ("se", "base"):
+    for column, change in (("se", 0.5), ("base", 0.03)):
         rows = [
-            row if getattr(row, column) is None else dataclasses.replace(row, **{column: getattr(row, column) + 0.03})
+            row if getattr(row, column) is None else dataclasses.replace(row, **{column: getattr(row, column) + change})
             for row in EvaluationTable.read(folder / "evaluations.parquet").rows
         ]
         EvaluationTable(rows).write(again / "evaluations.parquet")
