@@ -11,7 +11,8 @@ from typing import Any
 
 from clbench import __version__
 from clbench.leaderboard import Board
-from clbench.page.content import ONLY, board_content
+from clbench.page.content import ONLY, board_content, drawn_rows
+from clbench.page.series import runs_per_row
 from clbench.page.text import clean, embed
 from clbench.page.wording import CHOSEN, MARKS, NEEDS, OTHERS, Term, term_of
 
@@ -37,7 +38,8 @@ def page(
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    contents = [board_content(board, place, metric) for place, board in enumerate(boards, 1)]
+    runs = runs_per_row(drawn_rows(boards))
+    contents = [board_content(board, place, metric, runs) for place, board in enumerate(boards, 1)]
     style = _read("page.css")
     script = "'use strict';\n(() => {\n" + "\n".join(_read(name) for name in SCRIPTS) + "\n})();\n"
     return environment.get_template("page.html").render(

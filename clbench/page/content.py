@@ -12,7 +12,7 @@ from clbench.board_terms import CHOSEN, NEEDS
 from clbench.leaderboard import COLUMNS, COSTS, Board, Row, Value, metric_value, plain
 from clbench.page.details import row_details
 from clbench.page.figures import any_value, column, figures, is_count, mean_of
-from clbench.page.series import ROWS, group_of, runs_per_row
+from clbench.page.series import ROWS, group_of
 from clbench.page.text import DASH, MINUS, clean, number, seconds, short
 from clbench.quantities import with_prefix
 
@@ -27,8 +27,14 @@ FORMATS: dict[str, Callable[[float | None], str]] = {
 }
 
 
-def board_content(board: Board, place: int, metric: str) -> dict[str, Any]:
-    """A board for the template. `place` numbers it on the page; `metric` is what its rows are ranked by."""
+def drawn_rows(boards: Sequence[Board]) -> int:
+    """Rows of a page that have curves."""
+    return sum(len(board.rows[:ROWS]) for board in boards)
+
+
+def board_content(board: Board, place: int, metric: str, runs: int) -> dict[str, Any]:
+    """A board for the template. `place` numbers it on the page; `metric` is what its rows are ranked by; curves are
+    those of the first `runs` runs of a row."""
     from clbench.ranking import rank
 
     records = [record for row in board.rows for _, record in row.runs]
@@ -37,8 +43,7 @@ def board_content(board: Board, place: int, metric: str) -> dict[str, Any]:
         *(key for key in COLUMNS if key != metric and any_value(board, key)),
     ]
     costs = [key for key in COSTS if key != metric and any_value(board, key)]
-    drawn = board.rows[:ROWS]
-    groups = [group_of([f for f, _ in row.runs], board.direction, runs_per_row(len(drawn))) for row in drawn]
+    groups = [group_of([f for f, _ in row.runs], board.direction, runs) for row in board.rows[:ROWS]]
     data = figures(board, groups, metric)
     spread = _spread([row.value(metric) for row in board.rows])
     placings = rank(board.rows, metric).placings

@@ -3,7 +3,7 @@
 A curve keeps about `MOST` points: the first and last, and the lowest and highest of each stretch between, so that no
 trough is lost; of the average, these of every task. A board's single sets and switches share a budget of `POINTS`
 points; where they would need more, they keep fewer each. Only the first `ROWS` rows of a board are drawn, and the first
-`RUNS` runs of a row; where a board would need more than `TABLES` tables for that, fewer, but not fewer than `FEWEST`.
+`RUNS` runs of a row; where a page would need more than `TABLES` tables for that, fewer, but not fewer than `FEWEST`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ POINTS = 40_000
 ROWS = 200
 RUNS = 10
 FEWEST = 3
-TABLES = 600
+TABLES = 800
 
 
 def runs_per_row(rows: int) -> int:
-    """Of how many runs the tables of a row are read."""
+    """Of how many runs the tables of a row are read, on a page that draws so many rows."""
     return max(FEWEST, min(RUNS, TABLES // max(1, rows)))
 
 

@@ -74,7 +74,7 @@ def test_a_row_of_which_every_run_diverged_is_there_with_the_command_and_the_err
         for n in (0, 1)
     ]
     (board,) = make_boards(lost)
-    content = board_content(board, 1, "average")
+    content = board_content(board, 1, "average", 10)
     (row,) = content["rows"]
     assert (row["rank"], row["cells"][0]["text"], row["n"]) == (DASH, "diverged", 0)
     details = content["data"]["rows"][0]["details"]
