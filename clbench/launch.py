@@ -65,7 +65,13 @@ def resume_run(folder: Path, reporter: Reporter | None = None, checkpoint_every:
         raise UserError(f"cannot resume: {broken}")
     spec = make_spec(read_spec_file(folder / "config.yaml"), f"{folder / 'config.yaml'}")
     if spec.hash() != record["spec_hash"]:
-        raise UserError(f"cannot resume: {folder / 'config.yaml'} is not the specification that the run began with")
+        before = make_spec(record["spec"], f"{folder / 'record.json'}: spec")
+        pairs = {key: (getattr(before, key), getattr(spec.shareable(), key)) for key in sorted(type(spec).model_fields)}
+        changes = [f"{key} was {was}, is {is_now}" for key, (was, is_now) in pairs.items() if was != is_now]
+        raise UserError(
+            f"cannot resume: {folder / 'config.yaml'} is not the specification that the run began with: "
+            f"{_short('; '.join(changes))}"
+        )
     with _locked(folder), processes_for(spec) as processes:
         built = Prepared(spec)
         session = built.session(folder, reporter or Reporter(), checkpoint_every, processes.join(built.spec, folder))
@@ -250,6 +256,10 @@ def _same_conditions(before: Record, after: Record, folder: Path) -> None:
                 f"cannot resume {folder}: {what} {change}; start afresh with "
                 f"`clbench run --config {folder / 'config.yaml'}`"
             )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _safe(name: str) -> str:
