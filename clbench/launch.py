@@ -65,9 +65,8 @@ def resume_run(folder: Path, reporter: Reporter | None = None, checkpoint_every:
         raise UserError(f"cannot resume: {broken}")
     spec = make_spec(read_spec_file(folder / "config.yaml"), f"{folder / 'config.yaml'}")
     if spec.hash() != record["spec_hash"]:
-        before = make_spec(record["spec"], f"{folder / 'record.json'}: spec")
-        pairs = {key: (getattr(before, key), getattr(spec.shareable(), key)) for key in sorted(type(spec).model_fields)}
-        changes = [f"{key} was {was}, is {is_now}" for key, (was, is_now) in pairs.items() if was != is_now]
+        was, found = record["spec"], spec.shareable()
+        changes = [f"{key} was {was.get(key)}, is {value}" for key, value in found.items() if value != was.get(key)]
         raise UserError(
             f"cannot resume: {folder / 'config.yaml'} is not the specification that the run began with: "
             f"{_short('; '.join(changes))}"
