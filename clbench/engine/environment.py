@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from clbench.engine.cost import FlopCount
 from clbench.engine.uncompiled import keep_compiler_out

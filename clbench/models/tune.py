@@ -12,7 +12,6 @@ from ..errors import UserError
 from ..torchvision_schemas import prepare
 
 Model: TypeAlias = Any  # a Classifier or a CausalLM, perhaps compiled or wrapped
-MODES = ("full", "head", "norm", "bias", "lora")
 DEFAULT_RANK = 8  # peft's default
 
 

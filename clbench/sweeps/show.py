@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clbench.leaderboard import plain
 from clbench.record import strategy_label
 from clbench.sweeps.cost import Cost
 from clbench.sweeps.estimate import Estimate
@@ -113,7 +114,7 @@ def _row(group: Sequence[Planned], estimates: Estimate) -> tuple[str, ...]:
     pending = [cost for cost, action in zip(costs, actions, strict=True) if action == "run"] or costs
     seconds = [cost.seconds for cost in pending if cost.seconds is not None]
     memory = [cost.memory for cost in costs if cost.memory is not None]
-    settings = " ".join(f"{key}={_plain(value)}" for key, value in first.settings.items())
+    settings = " ".join(f"{key}={plain(value)}" for key, value in first.settings.items())
     return (
         strategy_label(spec.strategy),
         strategy_label(spec.stream),
@@ -178,10 +179,6 @@ def duration(seconds: float) -> str:
 def size(count: float) -> str:
     """`640 MB`, `2.1 GB`."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _cell(text: str, column: int, width: int) -> str:
