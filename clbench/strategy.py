@@ -69,6 +69,8 @@ class Strategy:
 
     needs: ClassVar[Needs] = Needs()
     version: ClassVar[int] = 1
+    paper: ClassVar[str] = ""
+    """The publication it follows, as `docs/methods.md` lists it: authors, year, arXiv identifier or venue."""
     inputs: ClassVar[Literal["raw", "features"]] = "raw"
     """"features": batches and `predict` hold features of the frozen backbone, [B, d], read from the feature cache."""
 
