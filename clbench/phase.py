@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import field_validator
 
 from clbench.config import Config, setting
-from clbench.errors import did_you_mean
+from clbench.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["train", "eval", "frozen_norms"]
 View = Literal["train", "plain"]
+Inputs = Literal["raw", "features"]
 OptimizerState = Literal["reset", "keep", "keep-moments"]
 OPTIMIZERS = ("sgd", "adam", "adamw")
 
@@ -53,10 +54,13 @@ class TrainingConfig(Config):
     @field_validator("schedule")
     @classmethod
     def _known_schedule(cls, value: str | None) -> str | None:
-        from clbench.schedules import SCHEDULES
+        from clbench.schedules import find
 
-        if value is not None and value not in SCHEDULES:
-            raise ValueError(f"unknown schedule{did_you_mean(value, SCHEDULES)}")
+        try:
+            if value is not None:
+                find(value)
+        except UserError as error:
+            raise ValueError(str(error)) from None
         return value
 
 
@@ -79,6 +83,8 @@ class Phase:
     contents, generated features); it must depend on nothing but the strategy's state, and on nothing that the phase's
     own steps change.
     view: "train" (augmented) or "plain". epochs or steps: its length; a last, smaller batch is kept.
+    inputs: "features" freezes the backbone for the rest of the run: from here on batches and `predict` hold features,
+    `Strategy.extract` of each sample, computed once. None: whatever the strategy reads by now.
     loss, after_step, begin: default to the strategy's `loss` and `after_step`, and to nothing. `begin` runs once, on
     fresh entry. No work belongs between phases.
     trainable: names of parameters to train, as a predicate (None: all); mode: of the model's modules. Both are applied
@@ -89,6 +95,7 @@ class Phase:
     name: str
     data: Samples | Callable[[], Samples]
     view: View = "train"
+    inputs: Inputs | None = None
     epochs: float | None = None
     steps: int | None = None
     batch_size: int = 32

@@ -9,7 +9,8 @@ rounded half up, and are at least one step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clbench.errors import UserError, did_you_mean
@@ -19,6 +20,7 @@ WARMUP = 0.01
 DECAY = 0.1
 RESTART_CYCLES = 8
 RESTART_FLOOR = 0.01
+MULTISTEP = 0.1
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ def warm_restarts(step: int, steps: int) -> float:
     return half_cosine((passes - start) / start, RESTART_FLOOR)
 
 
+def multistep(step: int, steps: int, places: Sequence[float] = (0.9,)) -> float:
+    """A tenth of the rate from each of these shares of the phase on, as torch's MultiStepLR at whole epochs."""
+    return MULTISTEP ** sum(step >= share_of(place, steps) for place in places)
+
+
 SCHEDULES: dict[str, Schedule] = {
     schedule.name: schedule
     for schedule in (
@@ -82,9 +89,25 @@ SCHEDULES: dict[str, Schedule] = {
             lambda step, steps: warmup_cosine(step, steps, share_of(WARMUP, steps)),
         ),
         Schedule("wsd", "1 % warm-up, constant, 1 - sqrt decay to a tenth over the last 10 %", warmup_stable_decay),
+        Schedule(
+            "multistep", "a tenth of the rate over the last tenth; multistep:0.6,0.85 drops at these shares", multistep
+        ),
         Schedule("warm-restarts", "cosine cycles of doubling length, each from the peak rate to 1 %", warm_restarts),
     )
 }
+
+
+def find(name: str) -> Schedule:
+    """The schedule of that name; `multistep:SHARE,...` says where the rate drops. Raises UserError."""
+    kind, colon, places = name.partition(":")
+    if kind not in SCHEDULES:
+        raise UserError(f"unknown schedule {name!r}{did_you_mean(name, SCHEDULES)} (`clbench list schedules`)")
+    if not colon:
+        return SCHEDULES[kind]
+    if kind != "multistep" or not re.fullmatch(r"0?\.\d+(,0?\.\d+)*", places):
+        raise UserError(f"schedule {name!r}: only multistep takes shares of a phase, as in multistep:0.6,0.85")
+    shares = [float(place) for place in places.split(",")]
+    return Schedule(name, SCHEDULES[kind].summary, lambda step, steps: multistep(step, steps, shares))
 
 
 def factor(name: str, step: int, steps: int) -> float:
@@ -92,8 +115,7 @@ def factor(name: str, step: int, steps: int) -> float:
 
     Raises UserError for an unknown name, ValueError for a negative step or an empty phase.
     """
-    if name not in SCHEDULES:
-        raise UserError(f"unknown schedule {name!r}{did_you_mean(name, SCHEDULES)}")
+    curve = find(name).curve
     if step < 0 or steps < 1:
         raise ValueError(f"step {step} of a phase of {steps} steps")
-    return SCHEDULES[name].curve(min(step, steps), steps)
+    return curve(min(step, steps), steps)

@@ -89,10 +89,9 @@ def check_settings(entry: Entry, values: dict[str, Any]) -> None:
 
 def check_schedule(name: str) -> None:
     """Raises UserError for a learning-rate schedule that does not exist."""
-    from clbench.schedules import SCHEDULES
+    from clbench.schedules import find
 
-    if name not in SCHEDULES:
-        raise UserError(f"unknown schedule {name!r}{did_you_mean(name, SCHEDULES)} (`clbench list schedules`)")
+    find(name)
 
 
 class _Given(Config):

@@ -54,6 +54,28 @@ def test_wsd_holds_then_decays_by_one_minus_sqrt() -> None:
     assert factor("wsd", 200, 200) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(("name", "milestones"), [("multistep", [18]), ("multistep:0.5,.8", [10, 16])])
+def test_multistep_is_torchs(name: str, milestones: list[int]) -> None:
+    """20 epochs of 7 steps."""
+    import torch
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    rates = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
+    for step in range(20 * 7):
+        assert factor(name, step, 20 * 7) == pytest.approx(rates.get_last_lr()[0])
+        optimizer.step()
+        if step % 7 == 6:
+            rates.step()
+
+
+@pytest.mark.parametrize("name", ["multistep:", "multistep:1.5", "multistep:0.5;0.8", "cosine:0.5"])
+def test_only_multistep_takes_shares(name: str) -> None:
+    with pytest.raises(UserError, match="only multistep takes shares"):
+        factor(name, 0, 10)
+    with pytest.raises(ValueError, match="only multistep takes shares"):
+        TrainingConfig(schedule=name)
+
+
 def test_warm_restarts_are_gdumbs_over_256_passes() -> None:
     per_pass = 3
     rate = [factor("warm-restarts", s, 256 * per_pass) for s in range(256 * per_pass)]
