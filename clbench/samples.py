@@ -13,7 +13,8 @@ from torch import Tensor
 class Pool:
     """Everything a stream holds of one shape.
 
-    inputs: uint8 images [N, C, H, W], or integer token blocks [N, context + 1]; a tensor or a memory map.
+    inputs: uint8 images [N, C, H, W], or integer token blocks [N, context + 1]; a tensor or a memory map. With
+        `features`, float32 [N, d]: rows that reach a step as they are, whatever the strategy reads otherwise.
     labels: int64 [N]: the class of an image (its position in the head), the domain of a token block.
     fingerprint: of the rows in their order; keys the feature cache. Empty: the engine sums the bytes itself.
     """
@@ -21,6 +22,7 @@ class Pool:
     inputs: Tensor
     labels: Tensor
     fingerprint: str = ""
+    features: bool = False
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.labels):

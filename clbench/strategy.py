@@ -72,7 +72,8 @@ class Strategy:
     paper: ClassVar[str] = ""
     """The publication it follows, as `docs/methods.md` lists it: authors, year, arXiv identifier or venue."""
     inputs: ClassVar[Literal["raw", "features"]] = "raw"
-    """"features": batches and `predict` hold features of the frozen backbone, [B, d], read from the feature cache."""
+    """"features": batches and `predict` hold features of the frozen backbone, float32 [B, d], read from the feature
+    cache; `model` is then a head on features (its backbone is the identity). "raw": until a phase says `features`."""
 
     def __init__(self, config: Any, services: Services) -> None:
         self.config = config
@@ -116,6 +117,12 @@ class Strategy:
         """
         return self.model(inputs)
 
+    def extract(self, inputs: Tensor) -> Tensor:
+        """Features [B, d] of normalised inputs, once a phase has frozen the backbone (`Phase.inputs`); eval mode, no
+        gradients. Default: the model's features. Must not change from then on."""
+        features: Tensor = self.model.features(inputs)  # type: ignore[operator]
+        return features
+
     def deploy(self) -> dict[str, Tensor] | None:
         """Other values of the model's parameters and buffers, by name, to evaluate with; None: those trained."""
         return None
@@ -126,6 +133,11 @@ class Strategy:
     def model(self) -> nn.Module:
         """The model: `forward`, `features`, and for classifiers `n_classes`."""
         return self._services.model
+
+    @property
+    def frozen(self) -> bool:
+        """Whether batches and `predict` hold features of a frozen backbone by now."""
+        return self._services.features is not None
 
     @property
     def objective(self) -> Objective:

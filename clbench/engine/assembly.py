@@ -6,6 +6,7 @@ import json
 import random as python_random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from clbench.engine.reporter import Reporter
 from clbench.engine.services import Services
 from clbench.engine.session import Session
 from clbench.files import checksum, write_atomically
-from clbench.models import build_model, describe
+from clbench.models import InputSpec, build_model, describe
 from clbench.models.modes import set_mode
 from clbench.models.tune import apply_tuning
 from clbench.objectives import Objective, build_objective
@@ -49,11 +50,13 @@ def assemble(
     objective = build_objective(stream)
     builder = ModelBuilder(spec, stream, objective, environment, strategy.inputs == "features")
     random = Randomness(spec.seed, environment.device.type == "cuda")
-    features = None
+    build, features = builder.build, None
     if strategy.inputs == "features":
-        features = Features(builder.identity(), lambda: services.model, objective, environment, _cache_folder())
+        backbone = cache(builder.build)
+        features = Features(builder.identity(), backbone, objective, environment, _cache_folder())
+        build = partial(builder.build_on_features, features)
     ranks = ranks or Ranks()
-    services = Services(stream, objective, strategy.needs, random, environment.device, builder.build, features, ranks)
+    services = Services(stream, objective, strategy.needs, random, environment.device, build, features, ranks)
     return kind(
         spec,
         folder,
@@ -141,8 +144,9 @@ class ModelBuilder:
             apply_tuning(model, self.spec.tune)
         if self.all_frozen:
             model.requires_grad_(False)
-        self.frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-        self.release(model)
+        else:
+            self.frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+            self.release(model)
         if self.environment.sync_bn:
             from clbench.models.sync_norm import synchronised
 
@@ -154,6 +158,15 @@ class ModelBuilder:
             model.compile()
         self.objective.fit(model.input)  # type: ignore[arg-type]
         return model
+
+    def build_on_features(self, features: Features) -> nn.Module:
+        """A model of the frozen backbone's features: a growing head, and what a strategy adds to it."""
+        from clbench.models.classifier import Classifier
+        from clbench.models.heads import HEADS
+
+        width = features.width(self.stream.tasks[0].train.pool)
+        model = Classifier(nn.Identity(), HEADS[self.spec.head](width), InputSpec("features", 0, width))
+        return model.to(self.environment.device)
 
     def release(self, model: nn.Module) -> None:
         """Put the model into the state in which it is outside phases."""

@@ -177,7 +177,7 @@ class Evaluator:
     def evaluating(self, deployed: bool) -> Iterator[None]:
         """Eval mode, no gradients, the deployed weights; everything as it was afterwards."""
         session = self.session
-        if session.services.features is not None:
+        if not session.keeps_model:
             with torch.no_grad():
                 yield
             return

@@ -37,10 +37,12 @@ class Features:
         objective: Objective,
         environment: Environment,
         folder: Path | None,
+        extract: Callable[[Any, Tensor], Tensor] = lambda model, x: model.features(x),
     ) -> None:
         self.computed = 0
         self._identity = identity
         self._model = model
+        self._extract = extract
         self._objective = objective
         self._environment = environment
         self._folder = folder
@@ -58,6 +60,10 @@ class Features:
         assert cached.values is not None
         return torch.from_numpy(cached.values[wanted])
 
+    def width(self, pool: Pool) -> int:
+        """d, the length of a feature vector; a sample of the pool is computed where none is known."""
+        return self.read(pool, torch.zeros(1, dtype=torch.int64)).shape[1]
+
     def flush(self) -> None:
         """Write what was computed to disk, atomically. A cache that cannot be written is done without."""
         for cached in self._pools.values():
@@ -74,14 +80,18 @@ class Features:
         return self._pools[pool]
 
     def _compute(self, pool: Pool, cached: _Cached, missing: Tensor) -> None:
-        model = self._model().eval()
+        model = self._model()
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()
         for filled, n in chunks(len(missing)):
             index = missing[filled]
             raw = pool.inputs[index].to(self._environment.device)
             x, _ = self._objective.inputs(raw, pool.labels[index].to(raw.device), "plain", None)
             with torch.no_grad(), self._environment.autocast():
-                values = model.features(x)[:n].float().cpu().numpy()
+                values = self._extract(model, x)[:n].float().cpu().numpy()
             cached.put(index[:n].numpy(), values)
+        for module, training in modes:
+            module.training = training
         self.computed += len(missing)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def saved_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by prefixed name, and the rest as JSON: the run's state at its cursor."""
     tensors: dict[str, Tensor] = {}
-    if session.services.features is None:  # a backbone that only gives features is frozen, and may not be built
+    if session.keeps_model:
         tensors |= {f"model/{name}": t for name, t in session.model.state_dict().items()}
     slots = session.active.slots() if session.active else session.carried
     tensors |= {f"optimizer/{name}/{slot}": t for name, s in slots.items() for slot, t in s.items()}
@@ -37,6 +37,7 @@ def saved_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "meters": session.meters.state(),
         "table": [rows, length],
         "stopped_at_step": session.stopped_at_step,
+        "frozen": session.services.features is not None,
         "warnings": session.warnings,
     }
     return _apart(tensors), state
@@ -68,6 +69,8 @@ def restore_state(session: Session, tensors: dict[str, Tensor], state: dict[str,
         name, _, slot = key.rpartition("/")
         slots.setdefault(name, {})[slot] = value
     session.carried = slots
+    if state.get("frozen"):
+        session.read_inputs("features", "resumed")
     session.evaluator.at_switch = _under("switch/", tensors)
     session.meters.load(state["meters"])
     session.table.rewind(*state["table"])

@@ -71,12 +71,13 @@ class Services:
         """The samples at these positions as a batch on the device."""
         index = samples.index[positions]
         labels = samples.pool.labels[index]
-        if self.features is not None:
-            stored = samples.pool.inputs  # images, or what a memory keeps of them: features
-            x = stored[index] if stored.is_floating_point() else self.features.read(samples.pool, index)
+        stored = samples.pool.inputs
+        if samples.pool.features or self.features is not None:
+            given = samples.pool.features or stored.is_floating_point()  # drawn, or what a memory keeps of images
+            x = stored[index] if given else self.features.read(samples.pool, index)  # type: ignore[union-attr]
             x = x.to(self.device)
             return Batch(x=x, y=labels.to(self.device), raw=x, labels=labels, index=index, epoch=epoch)
-        raw = samples.pool.inputs[index]
+        raw = stored[index]
         x, y = self.transform(raw, labels, view)
         return Batch(x=x, y=y, raw=raw, labels=labels, index=index, epoch=epoch)
 

@@ -16,6 +16,7 @@ from clbench.engine.cursor import START, Cursor, Stage
 from clbench.engine.environment import Environment
 from clbench.engine.evaluation import Evaluator
 from clbench.engine.faults import fault_point
+from clbench.engine.features import Features
 from clbench.engine.hooks import check_plan, hook
 from clbench.engine.log import TableLog
 from clbench.engine.parallel import Ranks
@@ -27,6 +28,7 @@ from clbench.engine.stepping import ActivePhase
 from clbench.errors import Interrupted, RunFailed
 from clbench.models.modes import has_batch_statistics
 from clbench.objectives import Objective
+from clbench.phase import Inputs
 from clbench.rng import Randomness
 from clbench.samples import Batch
 from clbench.spec import RunSpec
@@ -103,6 +105,12 @@ class Session:
         return self.services.model
 
     @property
+    def keeps_model(self) -> bool:
+        """Whether the run has a model of its own to train, save and evaluate: not where a method without gradients
+        reads features, and the backbone may never be built."""
+        return self.strategy.inputs == "raw" or not self.strategy.needs.gradient_free
+
+    @property
     def step(self) -> int:
         """Steps taken since the run began."""
         return int(self.meters.totals["steps"])
@@ -132,7 +140,7 @@ class Session:
         self.random.enter("setup")
         with hook(self.strategy, "setup", -1, self.log):
             self.strategy.setup()
-        if self.stream.initial_classes and self.services.features is None:
+        if self.stream.initial_classes and self.keeps_model:
             self.random.enter("initial-classes")
             self.objective.grow_to(self.model, self.stream.initial_classes)
         self._warn_of_shares()
@@ -171,7 +179,7 @@ class Session:
         if task.index < self.services.built:
             return
         self.random.enter(task.index, "build")
-        if self.services.features is None:
+        if self.keeps_model:
             self.objective.grow(self.model, task)
         with hook(self.strategy, "build", task.index, self.log):
             self.strategy.build(self.services.view(task))
@@ -197,6 +205,17 @@ class Session:
             self.carried = active.slots()
             self.active = None
             active.leave()
+
+    def read_inputs(self, inputs: Inputs, phase: str) -> None:
+        """From here on batches hold `inputs`: a raw strategy's backbone is frozen by its first phase on features."""
+        services = self.services
+        if inputs == "features" and services.features is None:
+            extract = self.strategy.extract
+            services.features = Features(
+                {}, lambda: self.model, self.objective, self.environment, folder=None, extract=lambda _, x: extract(x)
+            )
+        elif inputs == "raw" and services.features is not None:
+            raise RunFailed(f"phase {phase!r} reads raw inputs, but the backbone is frozen: its features are read")
 
     def begin_task(self, task: Task) -> None:
         self._boundary_hook("begin_task", task)
@@ -341,12 +360,10 @@ class Session:
     def cost(self) -> dict[str, Any]:
         """The cost part of the record."""
         cost = self.meters.summary()
-        if self.services.model_is_built:
-            parameters = dict(self.model.named_parameters())
-            trained = 0 if self.strategy.needs.gradient_free else self._trained(parameters)
-            cost |= {"parameters": sum(p.numel() for p in parameters.values()), "parameters_trained": trained}
-        else:
-            cost |= {"parameters": None, "parameters_trained": 0}
+        parameters = dict(self.model.named_parameters()) if self.keeps_model else {}
+        frozen = self.builder.described()["parameters"] if self.strategy.inputs == "features" else 0
+        cost["parameters"] = frozen + sum(p.numel() for p in parameters.values())
+        cost["parameters_trained"] = 0 if self.strategy.needs.gradient_free else self._trained(parameters)
         if self.services.features is not None:
             cost["features_computed"] = self.services.features.computed
         return cost

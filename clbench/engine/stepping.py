@@ -53,6 +53,8 @@ class ActivePhase:
     def prepare(self, slots: Slots, fresh: bool) -> None:
         """Everything a step reads that is not in a checkpoint; `slots`: the optimiser state to carry or to restore."""
         session, phase = self.session, self.phase
+        if phase.inputs is not None:
+            session.read_inputs(phase.inputs, phase.name)
         with hook(self.strategy, f"{phase.name}.data", self.task.index, session.log):
             self.samples = phase.data() if callable(phase.data) else phase.data
         self.sampler = Sampler(phase, len(self.samples), session.random, (self.task.index, self.number))
@@ -65,7 +67,8 @@ class ActivePhase:
             return
         for name, parameter in session.model.named_parameters():
             if name not in session.builder.frozen:
-                parameter.requires_grad_(phase.trainable is None or phase.trainable(name))
+                fixed = session.services.features is not None and name.startswith("backbone.")
+                parameter.requires_grad_(not fixed and (phase.trainable is None or phase.trainable(name)))
         set_mode(session.model, phase.mode)
         if phase.optimizer is None:
             return
@@ -82,7 +85,7 @@ class ActivePhase:
 
         So hooks between phases find the same on resuming as in an uninterrupted run.
         """
-        if self.session.services.features is None:
+        if self.session.keeps_model:
             self.session.builder.release(self.session.model)
 
     def slots(self) -> Slots:

@@ -6,6 +6,7 @@ Grammar::
     OPTION  := KEY "=" VALUE                 (number, 2x2x6 for several, true, false, none, or text)
 
 =====================================================  ======================================================
+``micro-vit``, ``micro-vit?pretrained=false``          the weights that come with the package, or none
 ``slim-resnet18``, ``mlp``, ``mlp:400x2``, ``pixels``  torch only, untrained
 ``slim-resnet18@./weights.safetensors``                the same with local backbone weights
 ``timm:vit_tiny_patch16_224?img_size=32,patch_size=4`` any timm model, untrained; options are timm's own
@@ -39,7 +40,8 @@ OptionValue: TypeAlias = "int | float | bool | str | tuple[int, ...] | None"
 class InputSpec:
     """What a model takes.
 
-    kind: "image" (float [B, C, H, W], already normalised with `mean` and `std`) or "tokens" (int64 [B, T]).
+    kind: "image" (float [B, C, H, W], already normalised with `mean` and `std`), "tokens" (int64 [B, T]) or "features"
+        (float [B, size], of a frozen backbone).
     channels: image channels; 0 for tokens.
     size: image side in pixels, or the longest block in tokens; None where any size will do.
     mean, std: one number a channel, for pixels in [0, 1]; empty for tokens.
