@@ -48,6 +48,11 @@ def _classifier(spec: ModelSpec, stream: InputSpec, head: str) -> tuple[nn.Modul
 
         backbone, takes, checkpoint = build_timm(spec, stream)
         return Classifier(backbone, HEADS[head](backbone.feature_dim), takes), checkpoint
+    if spec.family == "micro-vit":
+        from .micro_vit.backbone import build_micro_vit
+
+        backbone, takes, checkpoint = build_micro_vit(spec, stream)
+        return Classifier(backbone, HEADS[head](backbone.feature_dim), takes), checkpoint
     small, takes = _small(spec, stream)
     if spec.weights_file is not None:
         load_backbone(small, spec.weights_file)

@@ -8,6 +8,8 @@ from pathlib import Path
 from ..errors import UserError, did_you_mean
 from .spec import ModelSpec, parse
 
+SHIPPED = Path(__file__).with_name("micro_vit") / "weights.safetensors"
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -15,7 +17,8 @@ class ModelInfo:
 
     name: the string that selects it (a pattern in `list_models`); family: the part before the colon.
     kind: "image" or "tokens"; pretrained: whether it starts from trained weights.
-    local_weights: the file, or the folder of an `hf:` model, that holds them, where the string names one.
+    local_weights: the file, or the folder of an `hf:` model, that holds them, where the string names one
+    or the package has one.
     """
 
     name: str
@@ -29,6 +32,7 @@ class ModelInfo:
 FAMILIES: dict[str, ModelInfo] = {
     info.family: info
     for info in (
+        ModelInfo("micro-vit", "small vision transformer, pretrained on Tiny-ImageNet at 32 px", "micro-vit", "image"),
         ModelInfo("slim-resnet18", "reduced ResNet-18 of GEM, 3x3 stem, 20 base channels", "slim-resnet18", "image"),
         ModelInfo("mlp[:HIDDENxDEPTH]", "fully connected ReLU network, 400x2 by default", "mlp", "image"),
         ModelInfo("pixels", "standardised pixels as features, nothing to train but the head", "pixels", "image"),
@@ -65,8 +69,9 @@ def describe(spec: str) -> ModelInfo:
     parsed = parse(spec)
     info = known(parsed)
     tagged = parsed.family == "timm" and "." in parsed.name
-    pretrained = parsed.family == "hf" or tagged or parsed.weights is not None
-    local = parsed.weights_file or _folder(parsed)
+    shipped = parsed.family == "micro-vit" and parsed.options.get("pretrained", True) is True
+    pretrained = parsed.family == "hf" or tagged or shipped or parsed.weights is not None
+    local = parsed.weights_file or _folder(parsed) or (SHIPPED if shipped else None)
     return replace(info, name=spec, pretrained=pretrained, local_weights=None if local is None else str(local))
 
 
