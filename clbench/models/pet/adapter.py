@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..vit import require_prenorm, vision_transformer
-from .parameters import Scaler, beside
+from .parameters import Scaler, Wrapper, beside
 
 
 class Adapter(nn.Module):
@@ -43,30 +43,20 @@ class Adapter(nn.Module):
         return out * self.scale if self.scaler is None else self.scaler(out)
 
 
-class AdaptedAttention(nn.Module):
+class AdaptedAttention(Wrapper):
     """attention(u) + adapter(u), u the normalised tokens [B, N, dim]: the place of LAE's adapter."""
 
-    def __init__(self, inner: nn.Module, pet: Adapter) -> None:
-        super().__init__()
-        self.inner = inner
-        self.pet = pet
-
-    def forward(self, u: Tensor, **options: Any) -> Tensor:
-        return self.inner(u, **options) + self.pet(u)
+    def adapted(self, x: Tensor, **options: Any) -> Tensor:
+        return self.inner(x, **options) + self.pet(x)
 
 
-class AdaptedBlock(nn.Module):
+class AdaptedBlock(Wrapper):
     """timm's pre-norm block with an adapter beside the MLP: x + mlp(norm(x)) + adapter(x) after the attention.
 
     As in AdaptFormer (Chen et al., NeurIPS 2022), the adapter reads the tokens before the second normalisation.
     """
 
-    def __init__(self, inner: nn.Module, pet: Adapter) -> None:
-        super().__init__()
-        self.inner = inner
-        self.pet = pet
-
-    def forward(self, x: Tensor, **options: Any) -> Tensor:
+    def adapted(self, x: Tensor, **options: Any) -> Tensor:
         b: Any = self.inner
         x = x + b.drop_path1(b.ls1(b.attn(b.norm1(x), **options)))
         return x + b.drop_path2(b.ls2(b.mlp(b.norm2(x)))) + self.pet(x)

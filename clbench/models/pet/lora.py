@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..vit import blocks, require_attention
-from .parameters import Scaler, beside
+from .parameters import Scaler, Wrapper, beside
 
 
 class LoRA(nn.Module):
@@ -30,17 +30,23 @@ class LoRA(nn.Module):
 
 
 class KVLoRA(nn.Module):
-    """A fused qkv layer [dim to 3 * width] whose k and v parts each get a LoRA of their own; q stays."""
+    """The change of the outputs of a fused qkv layer [..., 3 * width]: zero for q, a LoRA each for k and v."""
 
-    def __init__(self, inner: nn.Linear, rank: int) -> None:
+    def __init__(self, dim: int, width: int, rank: int) -> None:
         super().__init__()
-        self.inner = inner
-        width = inner.out_features // 3
-        self.pet = nn.ModuleDict({part: LoRA(inner.in_features, width, rank) for part in ("k", "v")})
+        self.width = width
+        self.k = LoRA(dim, width, rank)
+        self.v = LoRA(dim, width, rank)
 
     def forward(self, x: Tensor) -> Tensor:
-        change = torch.cat([self.pet["k"](x), self.pet["v"](x)], dim=-1)
-        return self.inner(x) + F.pad(change, (self.inner.out_features // 3, 0))
+        return F.pad(torch.cat([self.k(x), self.v(x)], dim=-1), (self.width, 0))
+
+
+class AdaptedQKV(Wrapper):
+    """qkv(x) + change(x)."""
+
+    def adapted(self, x: Tensor, **options: Any) -> Tensor:
+        return self.inner(x) + self.pet(x)
 
 
 def attach_lora(model: nn.Module, which: Sequence[int], rank: int, who: str) -> None:
@@ -49,4 +55,5 @@ def attach_lora(model: nn.Module, which: Sequence[int], rank: int, who: str) -> 
     for i in which:
         block: Any = stack[i]
         require_attention(block, who)
-        block.attn.qkv = beside(KVLoRA(block.attn.qkv, rank), block)
+        qkv = block.attn.qkv
+        block.attn.qkv = AdaptedQKV(qkv, beside(KVLoRA(qkv.in_features, qkv.out_features // 3, rank), block))

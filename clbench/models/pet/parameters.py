@@ -1,8 +1,10 @@
-"""What all PET modules share: a learnable scale, and how their parameters are found."""
+"""What all PET modules share: wrapping, a learnable scale, and how their parameters are found."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,36 @@ class Scaler(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale
+
+
+class Wrapper(nn.Module):
+    """A part of a network, `inner`, and what changes its outputs, `pet`; without effect while not `active`."""
+
+    def __init__(self, inner: nn.Module, pet: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.pet = pet
+        self.active = True
+
+    def forward(self, x: Tensor, **options: Any) -> Tensor:
+        return self.adapted(x, **options) if self.active else self.inner(x, **options)
+
+    def adapted(self, x: Tensor, **options: Any) -> Tensor:
+        """The output with `pet`."""
+        raise NotImplementedError
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Inside, the model computes as if no PET module had been attached, bit for bit."""
+    before = [(m, m.active) for m in model.modules() if isinstance(m, Wrapper)]
+    for wrapper, _ in before:
+        wrapper.active = False
+    try:
+        yield
+    finally:
+        for wrapper, active in before:
+            wrapper.active = active
 
 
 def is_pet(name: str) -> bool:

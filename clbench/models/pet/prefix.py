@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..vit import blocks, require_attention
-from .parameters import Scaler, beside
+from .parameters import Scaler, Wrapper, beside
 
 Compensation = Literal["divided", "added", "none"]
 
@@ -24,8 +24,8 @@ class Prefix(nn.Module):
         self.key_scaler = Scaler()
         self.value_scaler = Scaler()
 
-    def heads(self, n: int) -> tuple[Tensor, Tensor]:
-        """Scaled keys and values, [n, length, width / n] each."""
+    def keys_and_values(self, n: int) -> tuple[Tensor, Tensor]:
+        """Scaled, for n heads: [n, length, width / n] each."""
         key, value = self.key_scaler(self.key), self.value_scaler(self.value)
         return (key.unflatten(1, (n, -1)).transpose(0, 1), value.unflatten(1, (n, -1)).transpose(0, 1))
 
@@ -45,25 +45,26 @@ def compensate(weights: Tensor, length: int, compensation: Compensation) -> Tens
     return torch.cat([prefix, tokens], dim=-1)
 
 
-class PrefixedAttention(nn.Module):
+class PrefixedAttention(Wrapper):
     """timm's `Attention`, without a mask, whose tokens [B, N, dim] attend to a prefix, too."""
 
-    def __init__(self, inner: Any, length: int, compensation: Compensation) -> None:
-        super().__init__()
-        self.inner = inner
-        self.compensation = compensation
-        self.pet = Prefix(length, inner.qkv.out_features // 3)
+    def __init__(self, inner: nn.Module, pet: Prefix, compensation: Compensation) -> None:
+        super().__init__(inner, pet)
+        self.compensation: Compensation = compensation
 
-    def forward(self, x: Tensor, **_: Any) -> Tensor:
+    def adapted(self, x: Tensor, **options: Any) -> Tensor:
         a: Any = self.inner
+        pet: Any = self.pet
         q, k, v = a.qkv(x).unflatten(2, (3, a.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = a.q_norm(q), a.k_norm(k)
-        prefix_k, prefix_v = self.pet.heads(a.num_heads)
+        prefix_k, prefix_v = pet.keys_and_values(a.num_heads)
         scores = torch.cat([q @ prefix_k.mT, q @ k.mT], dim=-1) * a.scale
         length = prefix_k.shape[1]
         weights = a.attn_drop(compensate(scores.softmax(dim=-1), length, self.compensation))
         out = weights[..., :length] @ prefix_v + weights[..., length:] @ v
-        out = a.norm(out.transpose(1, 2).flatten(2))
+        out = out.transpose(1, 2).flatten(2)
+        if hasattr(a, "norm"):  # timm from 1.0.17 on
+            out = a.norm(out)
         if getattr(a, "gate", None) is not None:
             out = out * a.gate(x).sigmoid()
         return a.proj_drop(a.proj(out))
@@ -78,4 +79,5 @@ def attach_prefix(
     for i in which:
         block: Any = stack[i]
         require_attention(block, who)
-        block.attn = beside(PrefixedAttention(block.attn, length, compensation), block)
+        prefix = beside(Prefix(length, block.attn.qkv.out_features // 3), block)
+        block.attn = PrefixedAttention(block.attn, prefix, compensation)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..vit import require_attention, require_prenorm, vision_transformer
-from .parameters import beside
+from .parameters import Wrapper, beside
 
 
 class ScaleAndShift(nn.Module):
@@ -23,15 +23,10 @@ class ScaleAndShift(nn.Module):
         return x * self.gamma + self.beta
 
 
-class Shifted(nn.Module):
-    """A layer whose output [..., width] is scaled and shifted."""
+class Shifted(Wrapper):
+    """A layer whose outputs are scaled and shifted."""
 
-    def __init__(self, inner: nn.Module, width: int) -> None:
-        super().__init__()
-        self.inner = inner
-        self.pet = ScaleAndShift(width)
-
-    def forward(self, x: Tensor) -> Tensor:
+    def adapted(self, x: Tensor, **options: Any) -> Tensor:
         return self.pet(self.inner(x))
 
 
@@ -47,7 +42,7 @@ def attach_ssf(model: nn.Module, who: str) -> None:
     def shift(part: Any, name: str) -> None:
         layer = getattr(part, name)
         width = layer.out_features if isinstance(layer, nn.Linear) else vit.embed_dim
-        setattr(part, name, beside(Shifted(layer, width), reference))
+        setattr(part, name, Shifted(layer, beside(ScaleAndShift(width), reference)))
 
     if hasattr(vit.patch_embed, "norm"):
         shift(vit.patch_embed, "norm")
