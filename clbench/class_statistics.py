@@ -166,20 +166,13 @@ class GramStatistics:
     def solve(self, ridge: float) -> Tensor:
         """float64 [C, M]: the weights W that minimise |H W^T - Y|^2 + ridge |W|^2 over all rows added.
 
-        By Cholesky; where the matrix is singular to working precision, by eigenvalues, those that are rounding
-        errors left out.
+        See `solved` for what happens where the ridge is too small for the matrix to be regular.
         """
         diagonal = self.gram.diagonal().clone()
         self.gram.diagonal().add_(ridge)
-        factor, failed = torch.linalg.cholesky_ex(self.gram)
+        weights = solved(self.gram, self.by_class.T).T
         self.gram.diagonal().copy_(diagonal)
-        pivots = factor.diagonal().square()
-        if not failed and pivots.min() > rounding(pivots):
-            return torch.cholesky_solve(self.by_class.T, factor).T
-        del factor
-        values, vectors = torch.linalg.eigh(self.gram)
-        inverse = inverted(values, ridge)
-        return (self.by_class @ vectors) * inverse @ vectors.T
+        return weights
 
     def state_dict(self) -> dict[str, Any]:
         """The three attributes."""
@@ -190,15 +183,45 @@ class GramStatistics:
         self.gram, self.by_class, self.counts = state["gram"], state["by_class"], state["counts"]
 
 
-def inverted(values: Tensor, ridge: float) -> Tensor:
-    """1 / (values + ridge) for the eigenvalues [n] of a positive semidefinite matrix; 0 for those that are rounding
-    errors of the largest and that the ridge does not lift above them."""
-    lifted = values.clamp(min=0) + ridge
-    return torch.where(lifted > rounding(values), lifted.reciprocal(), 0.0)
+def solved(matrix: Tensor, right: Tensor) -> Tensor:
+    """X of `matrix` X = `right`: float64 [d, d], positive semidefinite, and [d, n].
+
+    By Cholesky; where the matrix is singular to working precision, by its pseudo-inverse.
+    """
+    factor = _cholesky(matrix)
+    if factor is not None:
+        return torch.cholesky_solve(right, factor)
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors @ (_inverted(values)[:, None] * (vectors.T @ right))
 
 
-def rounding(values: Tensor) -> Tensor:
-    """What an eigenvalue of a matrix with these [n] may be off by, a scalar."""
+def inverse_root(matrix: Tensor) -> Tensor:
+    """R with R R^T the inverse of `matrix`, float64 [d, d], positive semidefinite (singular: the pseudo-inverse).
+
+    |x^T R|^2 is the squared Mahalanobis length of x.
+    """
+    factor = _cholesky(matrix)
+    if factor is not None:
+        one = torch.eye(len(matrix), dtype=matrix.dtype)
+        return torch.linalg.solve_triangular(factor, one, upper=False).T.contiguous()
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * _inverted(values).sqrt()
+
+
+def _cholesky(matrix: Tensor) -> Tensor | None:
+    """The lower factor, or None where pivots are no larger than rounding errors."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    pivots = factor.diagonal().square()
+    return None if failed or pivots.min() <= _rounding(pivots) else factor
+
+
+def _inverted(values: Tensor) -> Tensor:
+    """Reciprocal eigenvalues [d]; 0 for those that are rounding errors of the largest."""
+    return torch.where(values > _rounding(values), values.reciprocal(), 0.0)
+
+
+def _rounding(values: Tensor) -> Tensor:
+    """What an eigenvalue of a positive semidefinite matrix with these [d] may be off by, a scalar."""
     return values.max().clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
 
 
