@@ -18,6 +18,7 @@ from clbench.stream import Stream, Task
 
 if TYPE_CHECKING:
     from clbench.engine.features import Features
+    from clbench.exemplars import Exemplars
     from clbench.memory import Memory
     from clbench.objectives import Objective
     from clbench.strategy import Needs
@@ -104,6 +105,12 @@ class Services:
             self._declared("stores_features", "keeps features in a memory")
         return Memory(size, policy)
 
+    def exemplars(self, size: int) -> Exemplars:
+        from clbench.exemplars import Exemplars
+
+        self._declared("stores_samples", "keeps exemplars")
+        return Exemplars(size)
+
     def replay(self, memory: Memory, n: int, view: Literal["train", "plain"]) -> Batch | None:
         if len(memory) == 0 or n == 0:
             return None
@@ -124,6 +131,10 @@ class Services:
     def is_last_task(self) -> bool:
         self._declared("knows_horizon", "asks which task is the last")
         return self.task == len(self.stream.tasks) - 1
+
+    def horizon(self) -> int:
+        self._declared("knows_horizon", "asks how many tasks there are")
+        return len(self.stream.tasks)
 
     def _declared(self, need: str, use: str) -> None:
         if not getattr(self.needs, need):
