@@ -141,6 +141,8 @@ def _finish(session: Session, record: Record, status: str, error: str | None) ->
     from clbench.metrics import compute
 
     record |= {"status": status, "error": error, "finished": now(), "warnings": session.warnings}
+    if session.diagnostics:
+        record["diagnostics"] = session.diagnostics
     record["cost"] = session.cost()
     record["model"] = session.builder.described() if status in ("completed", "diverged") else None
     if status != "interrupted" and len(session.table.table):

@@ -61,7 +61,7 @@ class Strategy:
     Attributes set by the engine before `setup`: `config` (the typed settings), `model` (an `nn.Module`), `objective`
     (losses and scores), `state` (saved in checkpoints).
     Hooks by the time they are called: `setup`, `build`, `begin_task`, `phases`, `loss`, `after_backward`,
-    `after_step`, `end_task`, `predict`, `deploy`.
+    `after_step`, `end_task`, `diagnostics`, `predict`, `deploy`.
     """
 
     class Config(TrainingConfig):
@@ -125,6 +125,14 @@ class Strategy:
 
     def deploy(self) -> dict[str, Tensor] | None:
         """Other values of the model's parameters and buffers, by name, to evaluate with; None: those trained."""
+        return None
+
+    def diagnostics(self) -> dict[str, Any] | None:
+        """What to keep in the record of the task that has just ended: JSON values by name; must not change anything.
+
+        Called after `end_task`. None: nothing. Numbers that are not finite become null. A dict `effective_rank`
+        from modules to ranks is what `clbench compare --figures ranks` draws.
+        """
         return None
 
     # -- services ------------------------------------------------------------------------------------------------

@@ -150,6 +150,10 @@ def compare_runs(folder: Path, record: Record, repeated: Path, again: Record) ->
         *(line for line in model if "weights_sha256" in line),
         *_part_differences(record, again, "cost", COUNTED),
     ]
+    told, retold = ({"diagnostics": r.get("diagnostics")} for r in (record, again))
+    differs_in_metrics += [
+        f"{place}: was {shown(was)}, is {shown(now)}" for place, was, now in json_differences(told, retold)
+    ]
     if record["state_hash"] != again["state_hash"]:
         differs_in_metrics.append("the final state (weights, memory, optimiser) has another hash")
     if not (faults or rows.lines or differs_in_metrics):

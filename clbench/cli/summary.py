@@ -43,6 +43,7 @@ def summary(folder: Path, record: Record) -> str:
     elif matrix:
         lines += ["no task was finished: there are no scores yet", ""]
     lines += _why_nothing(metrics)
+    lines += _diagnostics(record)
     lines += _cost(record)
     lines += [f"warning  {' '.join(str(text).split())}" for text in record.get("warnings") or ()]
     lines += _where(folder, record)
@@ -126,6 +127,26 @@ def _gap(metrics: dict[str, Any]) -> list[str]:
 def _why_nothing(metrics: dict[str, Any]) -> list[str]:
     reason = (metrics.get("undefined") or {}).get("all")
     return [f"no metrics: {reason}", ""] if reason else []
+
+
+def _diagnostics(record: Record) -> list[str]:
+    """Numbers of each task; of a table of numbers, the mean."""
+    told = record.get("diagnostics") or ()
+    tables = [{key: _mean(value) for key, value in task["values"].items()} for task in told]
+    keys = dict.fromkeys(key for values in tables for key, value in values.items() if value is not None)
+    if not keys:
+        return []
+    shown = _chosen(len(told), 10)
+    head = ["after task", *("..." if i is None else str(told[i]["task"]) for i in shown)]
+    rows = [[key, *("..." if i is None else number(tables[i].get(key), 3) for i in shown)] for key in keys]
+    return ["what the strategy told of itself (of several numbers: their mean)", *columns([head, *rows]), ""]
+
+
+def _mean(value: Any) -> float | None:
+    """Of a number or the numbers in a dict; None for anything else."""
+    found = list(value.values()) if isinstance(value, dict) else [value]
+    numbers = [float(v) for v in found if isinstance(v, (int, float))]
+    return sum(numbers) / len(numbers) if numbers and len(numbers) == len(found) else None
 
 
 def _cost(record: Record) -> list[str]:

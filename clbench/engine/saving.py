@@ -39,6 +39,7 @@ def saved_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "stopped_at_step": session.stopped_at_step,
         "frozen": session.services.features is not None,
         "warnings": session.warnings,
+        "diagnostics": session.diagnostics,
     }
     return _apart(tensors), state
 
@@ -76,6 +77,7 @@ def restore_state(session: Session, tensors: dict[str, Tensor], state: dict[str,
     session.table.rewind(*state["table"])
     session.stopped_at_step = state["stopped_at_step"]
     session.warnings += [w for w in state["warnings"] if w not in session.warnings]
+    session.diagnostics = state.get("diagnostics", [])
     session.cursor = session.resumed_at = cursor
 
 

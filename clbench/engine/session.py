@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from clbench.engine.checkpoint import Checkpoints
 from clbench.engine.cost import FlopCount, Meters
 from clbench.engine.cursor import START, Cursor, Stage
+from clbench.engine.diagnostics import entry
 from clbench.engine.environment import Environment
 from clbench.engine.evaluation import Evaluator
 from clbench.engine.faults import fault_point
@@ -93,6 +94,7 @@ class Session:
         self.carried: dict[str, dict[str, Tensor]] = {}
         self.loss: Tensor | None = None
         self.warnings: list[str] = []
+        self.diagnostics: list[dict[str, Any]] = []
         self._checkpoint_every = checkpoint_every
         self._checkpoint_cost = FIRST_CHECKPOINT_COST
         self._last_checkpoint = time.perf_counter()
@@ -222,6 +224,8 @@ class Session:
 
     def end_task(self, task: Task) -> None:
         self._boundary_hook("end_task", task)
+        with hook(self.strategy, "diagnostics", task.index, self.log):
+            self.diagnostics += entry(self.strategy.diagnostics(), task.index)
         self._same_everywhere(f"after task {task.index}")
         stored = self.stored_bytes()
         self.meters.totals["stored_bytes"] = max(self.meters.totals["stored_bytes"], stored)

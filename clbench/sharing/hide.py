@@ -12,7 +12,7 @@ from clbench.spec import make_spec
 # an absolute or home path that starts a word, up to its last folder; no URL, no fraction, no "and/or"
 FOLDERS = re.compile(r"(?<![\w.~/\\-])(?:file://)?(?:~|[A-Za-z]:)?(?:[/\\][^/\\\s:;,'\"()<>|]+)*[/\\](?=[^/\\\s]|$)")
 WHOLE = re.compile(r"(?:~|[A-Za-z]:)?[/\\]")
-PARTS = ("spec", "model", "error", "warnings")
+PARTS = ("spec", "model", "error", "warnings", "diagnostics")
 STREAM_TEXTS = ("name", "notes")
 
 
@@ -33,7 +33,7 @@ def hide_folders(record: Record) -> tuple[Record, list[str]]:
     if record["spec"].get("data_root") is not None:
         record["spec"]["data_root"] = None
         changed.append("spec.data_root")
-    for part in PARTS:
+    for part in (part for part in PARTS if part in record):
         record[part] = _hidden(record.get(part), part, changed)
     for key in STREAM_TEXTS:
         record["stream"][key] = _hidden(record["stream"][key], f"stream.{key}", changed)

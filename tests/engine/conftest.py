@@ -74,6 +74,7 @@ def result(folder: Path) -> dict[str, Any]:
         "state": record["state_hash"],
         "table": table,
         "metrics": record["metrics"],
+        "diagnostics": record.get("diagnostics"),
         "steps": record["cost"]["steps"],
     }
 
