@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from clbench.errors import UserError, did_you_mean
 
@@ -77,6 +78,11 @@ def multistep(step: int, steps: int, places: Sequence[float] = (0.9,)) -> float:
     return MULTISTEP ** sum(step >= share_of(place, steps) for place in places)
 
 
+def annealing(step: int, steps: int, epochs: int | None = None) -> float:
+    """Half a cosine from 1 to 0; with `epochs`, constant within each, as torch's CosineAnnealingLR stepped by epoch."""
+    return half_cosine(step / steps if epochs is None else step * epochs // steps / epochs, 0.0)
+
+
 SCHEDULES: dict[str, Schedule] = {
     schedule.name: schedule
     for schedule in (
@@ -89,6 +95,7 @@ SCHEDULES: dict[str, Schedule] = {
             lambda step, steps: warmup_cosine(step, steps, share_of(WARMUP, steps)),
         ),
         Schedule("wsd", "1 % warm-up, constant, 1 - sqrt decay to a tenth over the last 10 %", warmup_stable_decay),
+        Schedule("annealing", "half a cosine from the peak rate to 0; annealing:5 in five stairs", annealing),
         Schedule(
             "multistep", "a tenth of the rate over the last tenth; multistep:0.6,0.85 drops at these shares", multistep
         ),
@@ -98,16 +105,21 @@ SCHEDULES: dict[str, Schedule] = {
 
 
 def find(name: str) -> Schedule:
-    """The schedule of that name; `multistep:SHARE,...` says where the rate drops. Raises UserError."""
-    kind, colon, places = name.partition(":")
+    """The schedule of that name; two take something after a colon. Raises UserError."""
+    kind, colon, rest = name.partition(":")
     if kind not in SCHEDULES:
         raise UserError(f"unknown schedule {name!r}{did_you_mean(name, SCHEDULES)} (`clbench list schedules`)")
     if not colon:
         return SCHEDULES[kind]
-    if kind != "multistep" or not re.fullmatch(r"0?\.\d+(,0?\.\d+)*", places):
-        raise UserError(f"schedule {name!r}: only multistep takes shares of a phase, as in multistep:0.6,0.85")
-    shares = [float(place) for place in places.split(",")]
-    return Schedule(name, SCHEDULES[kind].summary, lambda step, steps: multistep(step, steps, shares))
+    return Schedule(name, SCHEDULES[kind].summary, _with(kind, rest, name))
+
+
+def _with(kind: str, rest: str, name: str) -> Callable[[int, int], float]:
+    if kind == "multistep" and re.fullmatch(r"0?\.\d+(,0?\.\d+)*", rest):
+        return partial(multistep, places=[float(place) for place in rest.split(",")])
+    if kind == "annealing" and re.fullmatch(r"[1-9]\d*", rest):
+        return partial(annealing, epochs=int(rest))
+    raise UserError(f"schedule {name!r}: after a colon stand shares, as in multistep:0.6,0.85, or epochs: annealing:5")
 
 
 def factor(name: str, step: int, steps: int) -> float:

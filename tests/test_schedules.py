@@ -54,13 +54,15 @@ def test_wsd_holds_then_decays_by_one_minus_sqrt() -> None:
     assert factor("wsd", 200, 200) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(("name", "milestones"), [("multistep", [18]), ("multistep:0.5,.8", [10, 16])])
-def test_multistep_is_torchs(name: str, milestones: list[int]) -> None:
+@pytest.mark.parametrize("name", ["multistep", "multistep:0.5,.8", "annealing:20"])
+def test_schedules_by_epochs_are_torchs(name: str) -> None:
     """20 epochs of 7 steps."""
     import torch
+    from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    rates = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
+    milestones = {"multistep": [18], "multistep:0.5,.8": [10, 16]}
+    rates = MultiStepLR(optimizer, milestones[name]) if name in milestones else CosineAnnealingLR(optimizer, 20)
     for step in range(20 * 7):
         assert factor(name, step, 20 * 7) == pytest.approx(rates.get_last_lr()[0])
         optimizer.step()
@@ -68,11 +70,15 @@ def test_multistep_is_torchs(name: str, milestones: list[int]) -> None:
             rates.step()
 
 
-@pytest.mark.parametrize("name", ["multistep:", "multistep:1.5", "multistep:0.5;0.8", "cosine:0.5"])
-def test_only_multistep_takes_shares(name: str) -> None:
-    with pytest.raises(UserError, match="only multistep takes shares"):
+def test_annealing_ends_at_zero() -> None:
+    assert [factor("annealing", s, 4) for s in (0, 2, 4)] == pytest.approx([1.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize("name", ["multistep:", "multistep:1.5", "multistep:0.5;0.8", "cosine:0.5", "annealing:0"])
+def test_what_stands_after_a_colon_is_checked(name: str) -> None:
+    with pytest.raises(UserError, match="after a colon stand"):
         factor(name, 0, 10)
-    with pytest.raises(ValueError, match="only multistep takes shares"):
+    with pytest.raises(ValueError, match="after a colon stand"):
         TrainingConfig(schedule=name)
 
 
