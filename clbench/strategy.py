@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from clbench.engine.services import Services
+    from clbench.exemplars import Exemplars
     from clbench.memory import Memory
     from clbench.objectives import Objective
     from clbench.stream import Task
@@ -74,6 +75,11 @@ class Strategy:
     inputs: ClassVar[Literal["raw", "features"]] = "raw"
     """"features": batches and `predict` hold features of the frozen backbone, float32 [B, d], read from the feature
     cache; `model` is then a head on features (its backbone is the identity). "raw": until a phase says `features`."""
+
+    @classmethod
+    def reads(cls, config: Any) -> Literal["raw", "features"]:
+        """What batches hold from the start on: `inputs`, unless the settings decide."""
+        return cls.inputs
 
     def __init__(self, config: Any, services: Services) -> None:
         self.config = config
@@ -174,6 +180,10 @@ class Strategy:
         where `inputs` are features."""
         return self._services.memory(size, policy)
 
+    def exemplars(self, size: int) -> Exemplars:
+        """New sets of exemplars (see `clbench.exemplars`); keep them in `self.state`. Needs `stores_samples`."""
+        return self._services.exemplars(size)
+
     def replay(self, memory: Memory, n: int, view: Literal["train", "plain"] = "train") -> Batch | None:
         """A batch of up to `n` remembered samples, augmented anew; None while the memory is empty.
 
@@ -216,6 +226,10 @@ class Strategy:
     def is_last_task(self) -> bool:
         """Whether this task is the stream's last. Needs `knows_horizon`."""
         return self._services.is_last_task()
+
+    def horizon(self) -> int:
+        """How many tasks the stream has. Needs `knows_horizon`."""
+        return self._services.horizon()
 
     def generator(self, concern: str) -> torch.Generator:
         """A CPU generator for this concern, keyed to the run's seed and place; equal on resuming."""
