@@ -52,7 +52,7 @@ def in_full(spec: RunSpec, parts: Parts, stream: Stream) -> RunSpec:
     for name in type(config).model_fields:
         if getattr(config, name) is None and hasattr(stream.training, name):
             setattr(config, name, getattr(stream.training, name))
-    default = stream.feature_model if parts.strategy.inputs == "features" else stream.default_model
+    default = stream.feature_model if parts.strategy.reads(config) == "features" else stream.default_model
     return spec.model_copy(
         update={
             "strategy_settings": config.model_dump(mode="json"),

@@ -48,10 +48,11 @@ def assemble(
     environment.apply()
     spec = spec.model_copy(update=environment.resolved())
     objective = build_objective(stream)
-    builder = ModelBuilder(spec, stream, objective, environment, strategy.inputs == "features")
+    frozen = strategy.reads(config) == "features"
+    builder = ModelBuilder(spec, stream, objective, environment, frozen)
     random = Randomness(spec.seed, environment.device.type == "cuda")
     build, features = builder.build, None
-    if strategy.inputs == "features":
+    if frozen:
         backbone = cache(builder.build)
         features = Features(builder.identity(), backbone, objective, environment, _cache_folder())
         build = partial(builder.build_on_features, features)

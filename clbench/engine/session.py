@@ -110,7 +110,7 @@ class Session:
     def keeps_model(self) -> bool:
         """Whether the run has a model of its own to train, save and evaluate: not where a method without gradients
         reads features, and the backbone may never be built."""
-        return self.strategy.inputs == "raw" or not self.strategy.needs.gradient_free
+        return not self.builder.all_frozen or not self.strategy.needs.gradient_free
 
     @property
     def step(self) -> int:
@@ -365,7 +365,7 @@ class Session:
         """The cost part of the record."""
         cost = self.meters.summary()
         parameters = dict(self.model.named_parameters()) if self.keeps_model else {}
-        frozen = self.builder.described()["parameters"] if self.strategy.inputs == "features" else 0
+        frozen = self.builder.described()["parameters"] if self.builder.all_frozen else 0
         cost["parameters"] = frozen + sum(p.numel() for p in parameters.values())
         cost["parameters_trained"] = 0 if self.strategy.needs.gradient_free else self._trained(parameters)
         if self.services.features is not None:
