@@ -81,7 +81,7 @@ def _add_lora(model: Model, rank: int) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     backbone: nn.Module = model.backbone
-    targets = _called_linear_layers(model, backbone)
+    targets = called_linear_layers(model, backbone)
     if not targets:
         raise UserError("tuning 'lora': this model's backbone has no linear layers to adapt; use full, norm or head")
     training = model.training
@@ -90,7 +90,7 @@ def _add_lora(model: Model, rank: int) -> None:
     model.train(training)
 
 
-def _called_linear_layers(model: Model, backbone: nn.Module) -> list[str]:
+def called_linear_layers(model: Model, backbone: nn.Module) -> list[str]:
     """Names of the backbone's linear layers that one forward pass calls, output layer excepted.
 
     A layer whose weight is used without calling the layer (the output projection of nn.MultiheadAttention,
