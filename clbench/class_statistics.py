@@ -144,24 +144,25 @@ class GramStatistics:
     """Sums of h h^T and of h by class, for ridge regression onto one-hot targets.
 
     Attributes: `gram` float64 [M, M]; `by_class` float64 [C, M], the sum of each class's rows; `counts` int64 [C].
-    8 M^2 bytes, 800 MB for M = 10,000, and as many again while `solve` works.
+    8 M^2 bytes, 800 MB for M = 10,000, and as many again while `solve` works. `gram` and `by_class` are on `device`.
     """
 
-    def __init__(self, dim: int) -> None:
-        self.gram = torch.zeros(dim, dim, dtype=torch.float64)
-        self.by_class = torch.zeros(0, dim, dtype=torch.float64)
+    def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
+        self.dim = dim
+        self.gram = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+        self.by_class = torch.zeros(0, dim, dtype=torch.float64, device=device)
         self.counts = torch.zeros(0, dtype=torch.int64)
 
     def add(self, rows: Tensor, labels: Tensor) -> None:
         """Take up rows [B, M] of any floating type with labels int64 [B]."""
         if not len(labels):
             return
-        h, y = rows.detach().to("cpu", torch.float64), labels.cpu()
+        h, y = rows.detach().to(self.gram.device, torch.float64), labels.to(self.gram.device)
         more = max(0, int(y.max()) + 1 - len(self.counts))
         self.by_class, self.counts = F.pad(self.by_class, (0, 0, 0, more)), F.pad(self.counts, (0, more))
         self.gram.addmm_(h.T, h)
         self.by_class.index_add_(0, y, h)
-        self.counts += y.bincount(minlength=len(self.counts))
+        self.counts += y.cpu().bincount(minlength=len(self.counts))
 
     def solve(self, ridge: float) -> Tensor:
         """float64 [C, M]: the weights W that minimise |H W^T - Y|^2 + ridge |W|^2 over all rows added.
@@ -180,7 +181,8 @@ class GramStatistics:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.gram, self.by_class, self.counts = state["gram"], state["by_class"], state["counts"]
+        device = self.gram.device
+        self.gram, self.by_class, self.counts = state["gram"].to(device), state["by_class"].to(device), state["counts"]
 
 
 def solved(matrix: Tensor, right: Tensor) -> Tensor:
@@ -192,7 +194,7 @@ def solved(matrix: Tensor, right: Tensor) -> Tensor:
     if factor is not None:
         return torch.cholesky_solve(right, factor)
     values, vectors = torch.linalg.eigh(matrix)
-    return vectors @ (_inverted(values)[:, None] * (vectors.T @ right))
+    return vectors @ (inverted(values)[:, None] * (vectors.T @ right))
 
 
 def inverse_root(matrix: Tensor) -> Tensor:
@@ -205,7 +207,14 @@ def inverse_root(matrix: Tensor) -> Tensor:
         one = torch.eye(len(matrix), dtype=matrix.dtype)
         return torch.linalg.solve_triangular(factor, one, upper=False).T.contiguous()
     values, vectors = torch.linalg.eigh(matrix)
-    return vectors * _inverted(values).sqrt()
+    return vectors * inverted(values).sqrt()
+
+
+def inverted(values: Tensor, ridge: float = 0.0) -> Tensor:
+    """1 / (values + ridge) for the eigenvalues [d] of a positive semidefinite matrix; 0 for those that are rounding
+    errors of the largest and that the ridge does not lift above them."""
+    lifted = values.clamp(min=0) + ridge
+    return torch.where(lifted > _rounding(values), lifted.reciprocal(), 0.0)
 
 
 def _cholesky(matrix: Tensor) -> Tensor | None:
@@ -213,11 +222,6 @@ def _cholesky(matrix: Tensor) -> Tensor | None:
     factor, failed = torch.linalg.cholesky_ex(matrix)
     pivots = factor.diagonal().square()
     return None if failed or pivots.min() <= _rounding(pivots) else factor
-
-
-def _inverted(values: Tensor) -> Tensor:
-    """Reciprocal eigenvalues [d]; 0 for those that are rounding errors of the largest."""
-    return torch.where(values > _rounding(values), values.reciprocal(), 0.0)
 
 
 def _rounding(values: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from clbench.class_statistics import ClassStatistics, inverse_root
 from clbench.config import setting
 from clbench.errors import UserError
 from clbench.samples import Batch
-from clbench.strategies.one_pass import OnePass
+
+from .one_pass import OnePass
 
 
 class FeCAM(OnePass):
@@ -68,8 +69,9 @@ class FeCAM(OnePass):
         if self.config.normalise == "distance":
             u, means = F.normalize(u, dim=1), F.normalize(means, dim=1)
         scores = u.new_full((len(u), statistics.n_classes), float("-inf"))
-        for c in statistics.classes:
-            scores[:, c] = -((u - means[c]).float() @ self._root(c).to(inputs.device)).square().sum(1)
+        with torch.autocast(inputs.device.type, enabled=False):
+            for c in statistics.classes:
+                scores[:, c] = -((u - means[c]).float() @ self._root(c).to(inputs.device)).square().sum(1)
         return scores
 
     def _features(self, x: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from clbench.class_statistics import ClassStatistics
 from clbench.samples import Batch
-from clbench.strategies.one_pass import OnePass
+
+from .one_pass import OnePass
 
 
 class SimpleCIL(OnePass):

@@ -10,7 +10,8 @@ from torch import Tensor
 from clbench.class_statistics import ClassStatistics, solved
 from clbench.config import setting
 from clbench.samples import Batch
-from clbench.strategies.one_pass import OnePass
+
+from .one_pass import OnePass
 
 
 class SLDA(OnePass):
