@@ -1,18 +1,21 @@
 """What is known of strategies and streams without importing them: `clbench list`, `show`, and checks before a run.
 
-Everything is read from source text (see `source_reader`), so a listing never waits for torch.
+Everything is read from source text (see `source_reader`), so a listing never waits for torch. Only a member of a
+family (`PREFIX:NAME`) is imported when it is asked for: it exists nowhere before its family makes it.
 """
 
 from __future__ import annotations
 
 import ast
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from clbench.errors import UserError, did_you_mean
-from clbench.registry import STRATEGIES, STREAMS, targets
+from clbench.registry import STRATEGIES, STREAMS, family_of, load_recipe, load_strategy, targets
 from clbench.source_reader import (
     ClassRef,
     Module,
@@ -26,6 +29,9 @@ from clbench.source_reader import (
     module_file,
     read_module,
 )
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 Kind = Literal["strategy", "stream"]
 GROUPS: dict[Kind, str] = {"strategy": STRATEGIES, "stream": STREAMS}
@@ -116,6 +122,16 @@ class Entry:
         return str(self._constant("inputs", "raw"))
 
     @property
+    def pretraining_overlap(self) -> str:
+        """Of a stream: which pretraining data show its classes."""
+        return str(self._constant("pretraining_overlap", ""))
+
+    @property
+    def paper(self) -> str:
+        """Of a strategy: the publication it follows."""
+        return str(self._constant("paper", ""))
+
+    @property
     def version(self) -> Any:
         return self._constant("version", 1)
 
@@ -139,7 +155,9 @@ class Entry:
         shown: dict[str, Any] = {"name": self.name, "summary": self.summary, "target": self.target}
         shown["version"] = self.version
         if self.kind == "strategy":
-            shown |= {"inputs": self.inputs, "needs": self.needs}
+            shown |= {"paper": self.paper, "inputs": self.inputs, "needs": self.needs}
+        else:
+            shown["pretraining_overlap"] = self.pretraining_overlap
         if whole:
             shown |= {"kind": self.kind, "doc": self.doc, "file": str(self.file)}
             shown["settings"] = [setting.as_dict() for setting in self.settings.values()]
@@ -150,6 +168,34 @@ class Entry:
             if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
                 return _value(owner.module, node.value)[0]
         return default
+
+
+@dataclass
+class MemberEntry(Entry):
+    """A member of a family, described by its class; `ref` is the family's."""
+
+    member: type
+
+    @property
+    def doc(self) -> str:
+        return inspect.getdoc(self.member) or ""
+
+    @cached_property
+    def needs(self) -> dict[str, Any]:
+        declared: dict[str, Any] = self.member.needs.as_dict()  # type: ignore[attr-defined]
+        return declared
+
+    @cached_property
+    def settings(self) -> dict[str, Setting]:
+        fields = self.member.Config.model_fields  # type: ignore[attr-defined]
+        return {name: _setting_of_field(name, field) for name, field in fields.items()}
+
+    @property
+    def complete(self) -> bool:
+        return True
+
+    def _constant(self, name: str, default: Any) -> Any:
+        return getattr(self.member, name, default)
 
 
 def entries(kind: Kind) -> list[Entry | UserError]:
@@ -169,6 +215,9 @@ def find(kind: Kind, name: str) -> Entry:
     if path.endswith(".py"):
         return _in_file(kind, name, Path(path), attribute)
     known = targets(GROUPS[kind])
+    family = family_of(name, GROUPS[kind])
+    if family is not None and name not in known:
+        return _member(kind, name, find(kind, family[0]))
     if name not in known:
         raise UserError(f"unknown {kind} {name!r}{did_you_mean(name, known)} (`clbench list {PLURALS[kind]}`)")
     module_name, _, attribute = known[name].partition(":")
@@ -180,6 +229,24 @@ def find(kind: Kind, name: str) -> Entry:
     if ref is None:
         raise UserError(f"{kind} {name}: there is no class {attribute} in {source}")
     return Entry(kind, name, known[name], ref)
+
+
+def _member(kind: Kind, name: str, family: Entry) -> Entry:
+    load: Callable[[str], type] = load_strategy if kind == "strategy" else load_recipe
+    return MemberEntry(kind, name, family.target, family.ref, load(name))
+
+
+def _setting_of_field(name: str, field: FieldInfo) -> Setting:
+    """A pydantic field as a setting: what `_setting` reads from source text."""
+    limits = {key: getattr(each, key) for each in field.metadata for key in LIMITS if hasattr(each, key)}
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    required = field.is_required()
+    default = None if required else field.get_default(call_default_factory=True)
+    kind = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
+    kind = kind.replace("typing.", "")
+    return Setting(
+        name, kind, default, not required, required, field.description or "", str(extra.get("source", "")), limits
+    )
 
 
 def _in_file(kind: Kind, name: str, path: Path, attribute: str) -> Entry:

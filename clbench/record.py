@@ -48,6 +48,7 @@ def opening_record(session: Session, run_id: str, source: dict[str, str]) -> Rec
             "order": stream.order,
             "source_hash": source["stream"],
             "notes": stream.notes,
+            "pretraining_overlap": stream.pretraining_overlap,
             "direction": session.objective.direction,
             "primary": session.objective.primary,
             "tasks": [

@@ -55,10 +55,16 @@ class ClassMap:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Training-time augmentation, drawn per sample: random crop after zero padding, horizontal flip."""
+    """Training-time augmentation, drawn per sample: random crop after zero padding, crop of random area and shape that
+    is resized to the image's size (`crop`: the smallest share of the area; 0: none), horizontal flip."""
 
     pad: int = 0
     flip: bool = False
+    crop: float = 0.0
+
+    def as_list(self) -> list[float]:
+        """What is set, for hashes; a stream without `crop` keeps the hash it had before there was one."""
+        return [self.pad, self.flip, *([self.crop] if self.crop else [])]
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,8 @@ class Stream:
     mean, std: per channel in [0, 1] units, constants of the source (never computed from later tasks).
     input_shape: (C, H, W) of an image or (context,) of a token block; vocabulary: number of token ids.
     single_pass: each task's data may be seen once ("online"); the engine enforces it.
+    pretraining_overlap: which usual pretraining data show the stream's classes; "" where none is known to. A backbone
+    pretrained on such data has seen later tasks' concepts.
     """
 
     name: str
@@ -107,6 +115,7 @@ class Stream:
     feature_model: str = "pixels"
     single_pass: bool = False
     notes: str = ""
+    pretraining_overlap: str = ""
 
 
 class Recipe(ABC):
@@ -115,12 +124,14 @@ class Recipe(ABC):
 
     `name` is what the user typed. `data_root` is where data sets lie (None: the default, see `clbench.data`).
     `order_seed` permutes classes or tasks; 0 keeps the source's order. Raise `UserError` for bad settings or data.
+    `pretraining_overlap`: see `Stream`; `clbench show stream` prints it.
     """
 
     class Config(Config):
         """No settings."""
 
     version: ClassVar[int] = 1
+    pretraining_overlap: ClassVar[str] = ""
 
     def __init__(self, name: str, config: Any, *, order_seed: int = 0, data_root: Path | None = None) -> None:
         self.name = name

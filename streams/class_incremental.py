@@ -18,6 +18,7 @@ from .cutting import cut, task_sizes
 from .identity import content_hash, order_hash
 from .image_config import ImageConfig
 from .image_data import ImageData, Rows, numbering, read_images, samples
+from .pretraining import overlap
 
 
 class SplitConfig(ImageConfig):
@@ -67,9 +68,9 @@ class Split(Recipe):
 
     def build(self) -> Stream:
         c: SplitConfig = self.config
-        data = read_images(self.source(), self.data_root, c.size, c.channels or self.channels)
-        sizes = self._sizes(len(data.class_names))
-        order = arrival_order(len(data.class_names), self.order_seed)
+        data = read_images(self.source(), self.data_root, c.size, c.channels or self.channels, c.resize)
+        sizes = self.sizes(len(data.class_names))
+        order = self.arrival(data.class_names)
         parts = self._parts(data, cut(order, sizes))
         present = [_classes(part, data.train.y, order) for part in parts]
         arrived = list(dict.fromkeys(source for classes in present for source in classes))
@@ -108,13 +109,19 @@ class Split(Recipe):
             training=replace(self.training, epochs=1) if c.online else self.training,
             default_model=self.default_model,
             single_pass=c.online,
+            pretraining_overlap=self.pretraining_overlap or overlap([data.name]),
         )
 
     def source(self) -> str:
         """The name or path of the set."""
         return self.set_name
 
-    def _sizes(self, n_classes: int) -> list[int]:
+    def arrival(self, class_names: list[str]) -> list[int]:
+        """Source numbers of the classes in the order in which they come."""
+        return arrival_order(len(class_names), self.order_seed)
+
+    def sizes(self, n_classes: int) -> list[int]:
+        """The number of classes of each task."""
         c: SplitConfig = self.config
         if c.sizes is not None and (c.base or c.tasks not in (len(c.sizes), self.Config.model_fields["tasks"].default)):
             raise UserError(f"{self.name}: sizes={c.sizes} says it all; leave out tasks and base")
@@ -153,7 +160,7 @@ class Split(Recipe):
             "limits": [c.train_per_class, c.test_per_class, c.train_per_task, c.test_per_task],
             "blur": [c.disjoint, c.blur] if c.disjoint < 1 else None,
             "statistics": data.statistics,
-            "augmentation": [augmentation.pad, augmentation.flip],
+            "augmentation": augmentation.as_list(),
         }
         return content_hash(parameters)
 

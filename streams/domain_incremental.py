@@ -24,22 +24,38 @@ from .row_keys import digest
 
 @dataclass
 class Domain:
-    """A named domain: its own images, or another's under a transform. Labels count in the stream's class names."""
+    """A named domain: numbers of its rows among all domains' training and test rows, int64."""
 
     name: str
-    train: Rows
-    test: Rows
+    train: np.ndarray
+    test: np.ndarray
 
 
 @dataclass
 class Domains:
-    """All domains in their listed order. `held_out`: evaluated, never trained on. `identity`: what they are made of."""
+    """All domains in their listed order, and the rows they are parts of; labels count in `class_names`.
+
+    `held_out`: evaluated, never trained on. `identity`: what they are made of. `overlap`: see `Stream`.
+    """
 
     class_names: list[str]
+    train: Rows
+    test: Rows
     domains: list[Domain]
     held_out: list[Domain]
     statistics: Statistics
     identity: dict[str, Any]
+    overlap: str = ""
+
+
+def side_by_side(names: Sequence[str], train: Sequence[Rows], test: Sequence[Rows]) -> tuple[Rows, Rows, list[Domain]]:
+    """The domains' own rows laid one after another, and where each domain then is."""
+    places = [
+        [start + np.arange(len(rows.y)) for start, rows in zip(_starts(parts), parts, strict=True)]
+        for parts in (train, test)
+    ]
+    domains = [Domain(name, *rows) for name, *rows in zip(names, *places, strict=True)]
+    return _joined(train), _joined(test), domains
 
 
 class DomainIncremental(Recipe):
@@ -60,37 +76,36 @@ class DomainIncremental(Recipe):
         c: ImageConfig = self.config
         found = self.domains()
         order = arrival_order(len(found.domains), self.order_seed)
-        train_pool = _joined([domain.train for domain in found.domains])
-        test_pool = _joined([domain.test for domain in [*found.domains, *found.held_out]])
-        train_starts = _starts([domain.train for domain in found.domains])
-        test_starts = _starts([domain.test for domain in [*found.domains, *found.held_out]])
+        train_pool, test_pool = _pool(found.train), _pool(found.test)
+        y, keys = found.train.y, found.train.keys
         tasks: list[Task] = []
         sets: list[EvalSet] = []
         made: list[dict[str, np.ndarray]] = []
         for index, listed in enumerate(order):
             domain = found.domains[listed]
-            used, test = self.limited(domain.train, "train"), self.limited(domain.test, "test")
-            train, validation = hold_out(used, domain.train.y, domain.train.keys, c.validation, found.class_names)
-            classes = _classes(domain.train.y[train])
+            used = self.limited(found.train, "train", domain.train)
+            test = self.limited(found.test, "test", domain.test)
+            train, validation = hold_out(used, y, keys, c.validation, found.class_names)
+            classes = _classes(y[train])
             seen = {label for task in tasks for label in task.classes}
             tasks.append(
                 Task(
                     index=index,
                     name=domain.name,
-                    train=samples(train_pool, train + train_starts[listed]),
-                    validation=samples(train_pool, validation + train_starts[listed]) if len(validation) else None,
+                    train=samples(train_pool, train),
+                    validation=samples(train_pool, validation) if len(validation) else None,
                     classes=classes,
                     new_classes=tuple(label for label in classes if label not in seen),
                 )
             )
-            sets.append(_eval_set(domain, index, test_pool, test, test_starts[listed]))
-            keys = domain.train.keys
-            made.append({"train": keys[train], "validation": keys[validation], "test": domain.test.keys[test]})
-        for place, domain in enumerate(found.held_out, len(found.domains)):
-            sets.append(_eval_set(domain, None, test_pool, self.limited(domain.test, "test"), test_starts[place]))
+            sets.append(EvalSet(domain.name, samples(test_pool, test), index, _classes(found.test.y[test])))
+            made.append({"train": keys[train], "validation": keys[validation], "test": found.test.keys[test]})
+        for domain in found.held_out:
+            test = self.limited(found.test, "test", domain.test)
+            sets.append(EvalSet(domain.name, samples(test_pool, test), None, _classes(found.test.y[test])))
         augmentation = c.augmentation(self.augmentation)
         mean, std = found.statistics
-        channels, height, width = found.domains[0].train.x.shape[1:]
+        channels, height, width = found.train.x.shape[1:]
         return Stream(
             name=self.name,
             objective="classification",
@@ -108,13 +123,14 @@ class DomainIncremental(Recipe):
             training=replace(self.training, epochs=1) if c.online else self.training,
             default_model=self.default_model,
             single_pass=c.online,
+            pretraining_overlap=self.pretraining_overlap or found.overlap,
         )
 
-    def limited(self, rows: Rows, split: Literal["train", "test"]) -> np.ndarray:
-        """Numbers of the rows that the limits keep, int64."""
+    def limited(self, rows: Rows, split: Literal["train", "test"], among: np.ndarray) -> np.ndarray:
+        """Those of the row numbers `among` that the limits keep, int64."""
         c: ImageConfig = self.config
         limits = (c.train_per_class, c.train_per_task) if split == "train" else (c.test_per_class, c.test_per_task)
-        return limited(np.arange(len(rows.y)), rows.y, rows.keys, *limits)
+        return limited(among, rows.y, rows.keys, *limits)
 
     def _content(self, found: Domains, augmentation: Augmentation) -> str:
         c: ImageConfig = self.config
@@ -122,19 +138,15 @@ class DomainIncremental(Recipe):
             {
                 "recipe": ["domains", self.version],
                 "domains": found.identity,
-                "shape": found.domains[0].train.x.shape[1:],
+                "shape": found.train.x.shape[1:],
                 "classes": sorted(found.class_names),
                 "online": c.online,
                 "validation": c.validation,
                 "limits": [c.train_per_class, c.test_per_class, c.train_per_task, c.test_per_task],
                 "statistics": found.statistics,
-                "augmentation": [augmentation.pad, augmentation.flip],
+                "augmentation": augmentation.as_list(),
             }
         )
-
-
-def _eval_set(domain: Domain, task: int | None, pool: Pool, rows: np.ndarray, start: int) -> EvalSet:
-    return EvalSet(domain.name, samples(pool, rows + start), task, _classes(domain.test.y[rows]))
 
 
 def _classes(y: np.ndarray) -> tuple[int, ...]:
@@ -146,10 +158,14 @@ def _starts(parts: Sequence[Rows]) -> np.ndarray:
     return np.cumsum([0, *lengths[:-1]])
 
 
-def _joined(parts: Sequence[Rows]) -> Pool:
-    """One pool of all rows, part after part; a single part is not copied."""
-    x = parts[0].x if len(parts) == 1 else np.concatenate([part.x for part in parts])
-    keys = np.concatenate([part.keys for part in parts])
-    labels = np.concatenate([part.y for part in parts])
-    fingerprint = f"{x.shape[1:]}-{digest(keys, ordered=True)}"
-    return Pool(torch.from_numpy(x), torch.from_numpy(labels), fingerprint)
+def _joined(parts: Sequence[Rows]) -> Rows:
+    """All rows, part after part; a single part is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    x, y, keys = (np.concatenate(each) for each in zip(*((p.x, p.y, p.keys) for p in parts), strict=True))
+    return Rows(x, y, keys)
+
+
+def _pool(rows: Rows) -> Pool:
+    fingerprint = f"{rows.x.shape[1:]}-{digest(rows.keys, ordered=True)}"
+    return Pool(torch.from_numpy(rows.x), torch.from_numpy(rows.y), fingerprint)

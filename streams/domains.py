@@ -11,10 +11,11 @@ from clbench.errors import UserError
 from clbench.stream import Training
 
 from .class_matching import shared_classes
-from .domain_incremental import Domain, DomainIncremental, Domains
+from .domain_incremental import DomainIncremental, Domains, side_by_side
 from .image_config import ImageConfig
 from .image_data import ImageData, Rows, numbering, read_images
 from .normalisation import statistics
+from .pretraining import overlap
 
 
 class DomainSets(DomainIncremental):
@@ -43,21 +44,24 @@ class DomainSets(DomainIncremental):
             raise UserError(f"{self.name} needs the sets: sets=[NAME,NAME,...]")
         data = self._read([*c.sets, *c.held_out])
         names = shared_classes(data, c.classes)
-        domains = [_matched(each, names) for each in data]
-        trained, held_out = domains[: len(c.sets)], domains[len(c.sets) :]
+        n = len(c.sets)
+        train, test = zip(*(_matched(each, names) for each in data), strict=True)
+        train = (*train[:n], *(Rows(rows.x[:0], rows.y[:0], rows.keys[:0]) for rows in train[n:]))
+        all_train, all_test, domains = side_by_side([each.name for each in data], train, test)
         identity = {
-            "sets": sorted(_identity(each) for each in data[: len(c.sets)]),
-            "held_out": sorted(_identity(each) for each in data[len(c.sets) :]),
+            "sets": sorted(_identity(each) for each in data[:n]),
+            "held_out": sorted(_identity(each) for each in data[n:]),
         }
         known = {each.statistics for each in data}
         constants = known.pop() if len(known) == 1 else statistics("", {}, data[0].shape[0])
-        return Domains(names, trained, held_out, constants, identity)
+        notes = overlap([each.name for each in data])
+        return Domains(names, all_train, all_test, domains[:n], domains[n:], constants, identity, notes)
 
     def _read(self, wanted: list[str]) -> list[ImageData]:
         c = self.config
         size, found = c.size, list[ImageData]()
         for name in wanted:
-            found.append(read_images(name, self.data_root, size, c.channels or 3))
+            found.append(read_images(name, self.data_root, size, c.channels or 3, c.resize))
             size = found[0].shape[1]
         names = [data.name for data in found]
         for name in names:
@@ -66,10 +70,10 @@ class DomainSets(DomainIncremental):
         return found
 
 
-def _matched(data: ImageData, names: list[str]) -> Domain:
-    """A set as a domain, its labels those of `names`."""
+def _matched(data: ImageData, names: list[str]) -> tuple[Rows, Rows]:
+    """A set's training and test rows, labels those of `names`."""
     label_of = numbering([data.class_names.index(name) for name in names], len(data.class_names))
-    return Domain(data.name, _labelled(data.train, label_of), _labelled(data.test, label_of))
+    return _labelled(data.train, label_of), _labelled(data.test, label_of)
 
 
 def _labelled(rows: Rows, label_of: np.ndarray) -> Rows:

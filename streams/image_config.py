@@ -30,6 +30,9 @@ class ImageConfig(Config):
     size: int | None = setting(
         None, "side of the square images in pixels; none: as the data are", source="the data", ge=1
     )
+    resize: int | None = setting(
+        None, "short side the images are resized to before the centre is cropped to `size`; none: `size`", source="none"
+    )
     channels: Literal[1, 3] | None = setting(
         None, "1 for greyscale, 3 for colour; none: the stream's own", source="the data"
     )
@@ -40,6 +43,19 @@ class ImageConfig(Config):
         None, "training images: random horizontal flip; none: the stream's own", source="the stream"
     )
 
+    crop: float | None = setting(
+        None,
+        "training images: random crop of at least this share of the area, resized to the whole; 0: none; "
+        "none: the stream's own",
+        source="the stream",
+        ge=0,
+        le=1,
+    )
+
     def augmentation(self, own: Augmentation) -> Augmentation:
-        """The stream's own augmentation, with what `pad` and `flip` say instead."""
-        return Augmentation(own.pad if self.pad is None else self.pad, own.flip if self.flip is None else self.flip)
+        """The stream's own augmentation, with what `pad`, `flip` and `crop` say instead."""
+        return Augmentation(
+            own.pad if self.pad is None else self.pad,
+            own.flip if self.flip is None else self.flip,
+            own.crop if self.crop is None else self.crop,
+        )

@@ -57,14 +57,21 @@ class ImageData:
 
 
 def read_images(
-    name_or_path: str, root: Path | None, size: int | None = None, channels: Literal[1, 3] | None = None
+    name_or_path: str,
+    root: Path | None,
+    size: int | None = None,
+    channels: Literal[1, 3] | None = None,
+    resize: int | None = None,
 ) -> ImageData:
     """A set of the layout, an image folder, or `digits`, which comes with scikit-learn. Raises `UserError`."""
     if name_or_path == "digits":
+        if resize is not None:
+            raise UserError("digits have no larger images to crop from; leave out resize")
         train, test = (_fitted(load_digits(split), size, channels) for split in ("train", "test"))
     else:
-        train = load_images(name_or_path, "train", root, size=size, channels=channels)
-        test = load_images(name_or_path, "test", root, size=size or train.x.shape[2], channels=channels)
+        train = load_images(name_or_path, "train", root, size=size, channels=channels, resize=resize)
+        side = size or train.x.shape[2]
+        test = load_images(name_or_path, "test", root, size=side, channels=channels, resize=resize)
     if train.class_names != test.class_names:
         raise UserError(f"{name_or_path}: the classes of the training and test data differ; name them in info.json")
     stats = statistics(train.name, train.info, train.x.shape[1])

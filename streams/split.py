@@ -9,6 +9,7 @@ from clbench.errors import UserError
 from clbench.stream import Augmentation, Training
 
 from .class_incremental import Split, SplitConfig
+from .pretraining import CIFAR, TINY_IMAGENET
 
 # Lopez-Paz and Ranzato (2017) and most online work since: plain SGD in small batches, each image once.
 ONE_PASS = Training(optimizer="sgd", lr=0.03, batch_size=32, epochs=1)
@@ -54,6 +55,7 @@ class SplitCifar10(Split):
     """
 
     set_name: ClassVar[str] = "cifar10"
+    pretraining_overlap: ClassVar[str] = CIFAR
     augmentation: ClassVar[Augmentation] = Augmentation(pad=4, flip=True)
     training: ClassVar[Training] = ONE_PASS
 
@@ -84,6 +86,7 @@ class SplitTinyImagenet(SplitCifar10):
         )
 
     set_name: ClassVar[str] = "tiny_imagenet"
+    pretraining_overlap: ClassVar[str] = TINY_IMAGENET
 
 
 class SplitFiles(Split):

@@ -11,7 +11,7 @@ from clbench.config import setting
 from clbench.errors import UserError
 from clbench.stream import Training
 
-from .domain_incremental import Domain, DomainIncremental, Domains
+from .domain_incremental import DomainIncremental, Domains, side_by_side
 from .image_config import ImageConfig
 from .image_data import Rows, read_images
 from .row_keys import mixed, salt
@@ -37,18 +37,18 @@ class Warped(DomainIncremental):
         """Images of the domain: uint8 [N, C, H, W] to the same."""
 
     def domains(self) -> Domains:
-        data = read_images(self.set_name, self.data_root, self.config.size, self.config.channels or self.channels)
-        domains = [
-            Domain(name, self._warped(data.train, name, place, "train"), self._warped(data.test, name, place, "test"))
-            for place, name in enumerate(self.warps())
-        ]
-        identity = {"data": data.fingerprint, "warps": self.warps()}
-        return Domains(data.class_names, domains, [], data.statistics, identity)
+        c = self.config
+        data = read_images(self.set_name, self.data_root, c.size, c.channels or self.channels, c.resize)
+        names = self.warps()
+        train = [self._warped(data.train, name, place, "train") for place, name in enumerate(names)]
+        test = [self._warped(data.test, name, place, "test") for place, name in enumerate(names)]
+        identity = {"data": data.fingerprint, "warps": names}
+        return Domains(data.class_names, *side_by_side(names, train, test), [], data.statistics, identity)
 
     def _warped(self, rows: Rows, name: str, domain: int, split: Literal["train", "test"]) -> Rows:
         """The rows under the domain's transform, with keys of their own; only those that the limits keep."""
         keys = mixed(rows.keys ^ salt(name))
-        kept = self.limited(Rows(rows.x, rows.y, keys), split)
+        kept = self.limited(Rows(rows.x, rows.y, keys), split, np.arange(len(keys)))
         return Rows(self.warp(rows.x[kept], domain), rows.y[kept], keys[kept])
 
 

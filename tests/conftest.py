@@ -6,7 +6,9 @@ import copy
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: worke
 os.environ["CLBENCH_TRACKING"] = "off"
 
 RUNS = (("finetune", 0), ("finetune", 1), ("replay", 0), ("replay", 1), ("nmc", 0))
+
+
+@pytest.fixture(scope="session")
+def published_sets() -> Any:
+    """The module beside this file that writes small image sets in the form in which the real ones are published."""
+    spec = spec_from_file_location("published_sets", Path(__file__).with_name("published_sets.py"))
+    assert spec is not None and spec.loader is not None
+    module = sys.modules.setdefault("published_sets", module_from_spec(spec))
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

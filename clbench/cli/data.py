@@ -16,6 +16,7 @@ def list_command(root: str | None, as_json: bool) -> None:
 
     from clbench.data.check import list_sets
     from clbench.data.get import OFFICIAL
+    from clbench.data.official import PUBLISHED
     from clbench.data.root import data_root
 
     place, entries = data_root(root), list_sets(root)
@@ -36,6 +37,7 @@ def list_command(root: str | None, as_json: bool) -> None:
     console.print("Always there: digits (8x8, comes with scikit-learn).", soft_wrap=True)
     fetchable = ", ".join([*absent, "hf:OWNER/NAME (Hugging Face hub)"])
     console.print(f"To fetch: clbench data get NAME, with NAME one of {fetchable}.", soft_wrap=True)
+    console.print(f"Read as published, once you have put them there: {', '.join(PUBLISHED)}.", soft_wrap=True)
 
 
 def get_command(name: str, root: str | None) -> Path:

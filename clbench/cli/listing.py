@@ -83,6 +83,10 @@ def _page(entry: Entry) -> list[str]:
     rest = entry.doc.partition("\n")[2].strip()
     if rest:
         lines += ["", *(f"  {line}".rstrip() for line in rest.split("\n"))]
+    if entry.paper:
+        lines += ["", *wrapped(f"paper: {entry.paper}")]
+    if entry.pretraining_overlap:
+        lines += ["", *wrapped(f"pretraining data that overlap: {entry.pretraining_overlap}")]
     if entry.kind == "strategy":
         lines += ["", "needs", *columns(_needs(entry), right=False)]
     lines += ["", "settings (--set KEY=VALUE)"]

@@ -12,10 +12,11 @@ import numpy as np
 
 from clbench.data.decode import decode
 from clbench.data.info import read_info
+from clbench.data.official import open_set, published
 from clbench.data.parquet import parquet_files
 from clbench.data.progress import progress
 from clbench.data.root import Kind, canonical, data_root, find_set, kind_paths, set_paths
-from clbench.data.source import SPLIT_NAMES, ImageSource, open_source, ordered_splits
+from clbench.data.source import SPLIT_NAMES, ImageSource, ordered_splits
 from clbench.data.text import Document, load_documents, text_splits
 from clbench.errors import UserError
 
@@ -87,8 +88,10 @@ def check(name: str, root: str | Path | None = None) -> Report:
     images = any(canonical(found) == canonical(name) for found, _ in kind_paths(place, "images"))
     if text and not images:
         return _check_text(find_set(name, place, "text"))
+    if published(name):
+        return _check_images(name, place)
     path = find_set(name, place, "images")
-    return _check_text(path) if _looks_like_text(path) else _check_images(path)
+    return _check_text(path) if _looks_like_text(path) else _check_images(str(path), place)
 
 
 def _looks_like_text(path: Path) -> bool:
@@ -118,11 +121,11 @@ def _rows(stated: Any) -> int | None:
     return stated.get("total", stated.get("documents"))
 
 
-def _check_images(path: Path) -> Report:
-    report = Report(path.name, "images", str(path))
+def _check_images(name: str, root: Path) -> Report:
+    source = open_set(name, root)
+    report = Report(source.name, "images", str(source.path))
     contents: dict[str, Counter[bytes]] = {}
     try:
-        source = open_source(path)
         for split in source.splits:
             report.splits[split] = SplitReport()
             _check_labels(source, split, report)

@@ -15,8 +15,9 @@ def short_side(data: bytes) -> int:
     return min(_open(data).size)
 
 
-def decode(data: bytes, size: int | None = None, channels: int = 3) -> np.ndarray:
-    """uint8 [channels, H, W]. With `size`: short side resized to it (bicubic), then the centre cropped.
+def decode(data: bytes, size: int | None = None, channels: int = 3, resize: int | None = None) -> np.ndarray:
+    """uint8 [channels, H, W]. With `size`: short side resized to `resize` (none: to `size`) by bicubic interpolation,
+    then the centre cropped.
 
     Greyscale is repeated over three channels; with `channels=1` an image must be grey (equal channels).
     16-bit grey keeps its high byte, palettes are resolved, transparency is dropped.
@@ -27,7 +28,7 @@ def decode(data: bytes, size: int | None = None, channels: int = 3) -> np.ndarra
         image.load()
         image = _eight_bit(image, channels)
         if size is not None:
-            image = _fit(image, size)
+            image = _fit(image, size, resize or size)
     except ValueError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError, ...
@@ -66,14 +67,14 @@ def _eight_bit(image: Any, channels: int) -> Any:
     return image.convert("L")
 
 
-def _fit(image: Any, size: int) -> Any:
+def _fit(image: Any, size: int, resize: int) -> Any:
     from PIL import Image
 
     width, height = image.size
     short = min(width, height)
-    if short != size:
-        width = max(size, round(width * size / short))
-        height = max(size, round(height * size / short))
+    if short != resize:
+        width = max(resize, round(width * resize / short))
+        height = max(resize, round(height * resize / short))
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     if (width, height) == (size, size):
         return image

@@ -11,6 +11,7 @@ from clbench.data import archives
 from clbench.data.archives import Contents
 from clbench.data.download import fetch
 from clbench.data.layout import staging, write_image_set
+from clbench.data.official import how_to_get, published
 from clbench.data.root import canonical, data_root
 from clbench.errors import UserError, did_you_mean
 
@@ -98,6 +99,9 @@ def get(name: str, root: str | Path | None = None) -> Path:
     for key, official in OFFICIAL.items():
         if canonical(key) == canonical(name):
             return _get_official(key, official, place)
+    known = published(name)
+    if known:
+        raise UserError(f"{known[0]} is not fetched by clbench; {how_to_get(known[0], place)}")
     advice = "sets of the Hugging Face hub are named hf:OWNER/NAME"
     raise UserError(f"no source is known for {name!r}{did_you_mean(name, OFFICIAL)} ({advice})")
 

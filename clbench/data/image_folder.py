@@ -49,6 +49,10 @@ class FolderSource(ImageSource):
             except OSError as error:
                 raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
 
+    def files(self, split: str) -> list[Path]:
+        """The file of every row."""
+        return [path for _, path in self._listing[split]]
+
     def labels(self, split: str) -> np.ndarray:
         index = {name: label for label, name in enumerate(self.class_names)}
         for name, path in self._listing[split]:

@@ -19,9 +19,9 @@ from clbench.data import cache
 from clbench.data.decode import decode, short_side
 from clbench.data.fingerprint import content_fingerprint
 from clbench.data.info import declared_size
+from clbench.data.official import open_set
 from clbench.data.progress import progress
-from clbench.data.root import data_root, find_set
-from clbench.data.source import ImageSource, open_source
+from clbench.data.source import ImageSource
 from clbench.errors import UserError
 
 VERSION = 1  # of the decoding rules: a change makes old cache entries unreachable
@@ -54,8 +54,11 @@ def load_images(
     *,
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
+    resize: int | None = None,
 ) -> ImageSet:
     """Load a split, square at `size` pixels, RGB unless `channels=1`; decoded once, then read from the cache.
+
+    The square is the centre of the image, whose short side is resized to `resize` first (none: to `size`).
 
     `size` defaults to what info.json states, else to the most common short side of the training split, and
     then to 224 at most. Rows keep their order on disk. Raises `UserError` for anything wrong with the set.
@@ -64,17 +67,19 @@ def load_images(
         raise UserError(f"the image size must be at least 1 pixel, not {size}")
     if channels not in (None, 1, 3):
         raise UserError(f"images have 1 or 3 channels, not {channels}")
-    source = open_source(find_set(name_or_path, data_root(root), "images"))
+    if resize is not None and (size is None or resize < size):
+        raise UserError(f"resize={resize} needs a size that is no larger, not {size}")
+    source = open_set(name_or_path, root)
     split = source.resolve(split)
-    key = _key(source, split, size, channels or 3)
+    key = _key(source, split, size, channels or 3, resize)
     stored = cache.load(key) if key else None
     if stored is None:
-        stored = _decode_split(source, split, size, channels or 3, key)
+        stored = _decode_split(source, split, size, channels or 3, key, resize)
     x, y, meta = stored
-    return ImageSet(source.path.resolve().name, x, y, meta["class_names"], source.info, meta["fingerprint"], key)
+    return ImageSet(source.name, x, y, meta["class_names"], source.info, meta["fingerprint"], key)
 
 
-def _key(source: ImageSource, split: str, size: int | None, channels: int) -> str | None:
+def _key(source: ImageSource, split: str, size: int | None, channels: int, resize: int | None) -> str | None:
     """Hash of everything the decoded split depends on; None without a cache."""
     if cache.cache_dir() is None:
         return None
@@ -83,11 +88,13 @@ def _key(source: ImageSource, split: str, size: int | None, channels: int) -> st
     wanted = [size, declared_size(source.info) if size is None else None, channels]
     data = [source.digest(split), source.digest(source.reference)]
     parts = [VERSION, pillow, LARGEST_DEFAULT, wanted, source.info.get("class_names"), data]
+    if resize is not None and resize != size:
+        parts.append(resize)
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
 def _decode_split(
-    source: ImageSource, split: str, size: int | None, channels: int, key: str | None
+    source: ImageSource, split: str, size: int | None, channels: int, key: str | None, resize: int | None
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     y = source.checked_labels(split)
     side = size or min(declared_size(source.info) or _common_short_side(source), LARGEST_DEFAULT)
@@ -95,7 +102,7 @@ def _decode_split(
     writer = cache.Writer()
     try:
         x = writer.array(shape)
-        _fill(x, source, split, side, channels)
+        _fill(x, source, split, side, channels, resize)
         names = np.array(source.class_names, dtype=object)[y]
         meta = {"class_names": source.class_names, "fingerprint": content_fingerprint(x, names.tolist())}
         if key:
@@ -111,7 +118,7 @@ def _decode_split(
     return (cache.load(key) if key else None) or (x, y, meta)
 
 
-def _fill(x: np.ndarray, source: ImageSource, split: str, side: int, channels: int) -> None:
+def _fill(x: np.ndarray, source: ImageSource, split: str, side: int, channels: int, resize: int | None) -> None:
     rows = source.rows(split)
     with (
         ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool,
@@ -120,7 +127,7 @@ def _fill(x: np.ndarray, source: ImageSource, split: str, side: int, channels: i
 
         def decoded(row: tuple[bytes, str]) -> np.ndarray:
             try:
-                return decode(row[0], side, channels)
+                return decode(row[0], side, channels, resize)
             except ValueError as error:
                 raise UserError(
                     f"{source.path}, split {split}, {row[1]}: unusable image ({error}); replace it"

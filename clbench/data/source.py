@@ -29,6 +29,11 @@ class ImageSource(ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @property
+    def name(self) -> str:
+        """What the set is called: its folder's name."""
+        return self.path.resolve().name
+
     @cached_property
     def info(self) -> dict[str, Any]:
         return read_info(self.path)
