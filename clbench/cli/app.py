@@ -188,7 +188,9 @@ def compare(
     ] = None,
     figures: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="One file each: curves,gap,matrix,differences, or all. Else one overview."),
+        typer.Option(
+            metavar="NAMES", help="One file each: curves,gap,matrix,differences,ranks; all. Else one overview."
+        ),
     ] = None,
     form: Annotated[
         str | None, typer.Option("--format", metavar="NAMES", help="In a folder: png,svg,pdf, or all.")
@@ -197,7 +199,7 @@ def compare(
     as_json: Json = False,
     results: Results = RESULTS,
 ) -> Any:
-    """Metrics side by side, paired differences, and figures: curves, the gap after each switch, matrices."""
+    """Metrics side by side, paired differences, and figures: curves, gaps, matrices, ranks."""
     from clbench.cli.compare import Pictures, compare_command
     from clbench.selection import select_runs
 

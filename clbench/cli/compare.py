@@ -42,7 +42,7 @@ def compare_command(runs: list[Path], pictures: Pictures, as_json: bool = False)
     from clbench.figures.write import figure_files, write_figures
 
     files = figure_files(pictures.out or _default(pictures), pictures.figures, pictures.form, pictures.width)
-    comparison = compare(runs)
+    comparison = compare(runs, files.least)
     written = write_figures(comparison, files, pictures.width, _note)
     if as_json:
         found = {**comparison.as_dict(), "picture": str(written[0]), "pictures": [str(path) for path in written]}

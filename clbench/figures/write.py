@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from clbench.compare import Comparison
 from clbench.errors import UserError, did_you_mean
-from clbench.figures import curves, differences, gap, matrix
+from clbench.figures import curves, differences, gap, matrix, ranks
 from clbench.figures.material import Material
 from clbench.figures.style import RC, WIDTHS, stacked
 from clbench.files import write_atomically
@@ -26,12 +26,13 @@ METADATA: dict[str, dict[str, Any]] = {
 
 
 class Part(NamedTuple):
-    """One kind of figure. missing: why it cannot be drawn, where `drawable` says so."""
+    """One kind of figure. missing: why it cannot be drawn, where `drawable` says so. least: runs it needs."""
 
     height: Callable[[Material], float]
     draw: Callable[[Any, Material], None]
     drawable: Callable[[Material], bool]
     missing: str
+    least: int = 2
 
 
 PARTS: dict[str, Part] = {
@@ -46,6 +47,7 @@ PARTS: dict[str, Part] = {
         differences.drawable,
         "no runs of two groups have equal task order and seed",
     ),
+    "ranks": Part(ranks.height, ranks.draw, ranks.drawable, "no run tells the ranks of its updates", least=1),
 }
 
 
@@ -55,6 +57,11 @@ class Files:
 
     folder: Path | None
     parts: dict[Path, list[str]]
+
+    @property
+    def least(self) -> int:
+        """How many runs the figures need."""
+        return max((PARTS[name].least for names in self.parts.values() for name in names), default=2)
 
 
 def figure_files(out: Path, figures: str | None, form: str | None, width: str = "page") -> Files:
