@@ -39,11 +39,11 @@ class LAE(Strategy):
     1050 steps, which is a task of the paper's CIFAR-100. How many steps a task has is thus part of the method: in a
     short run, lower `ema` by as much as the steps are fewer.
 
-    The paper's code leaves an epoch's last, smaller batch out, which is kept here. PILOT's port freezes in the first
-    task, too, copies the offline modules before any training, and keeps the learning rate at batches of 128. The
-    code freezes for 3 of 5 or 30 of 50 epochs: a share. It compensates a prefix by giving it a total attention of 1, the
-    tokens keeping what the joint softmax left to them (`prefix_compensation=divided`); with few tokens that is far less
-    than they had, and `added` leaves the tokens' own attention whole.
+    The code leaves an epoch's last, smaller batch out, which is kept here, and freezes for 3 of 5 or 30 of 50 epochs,
+    which is one share. It gives a prefix a total attention of 1, the tokens keeping what the joint softmax left to
+    them (`prefix_compensation=divided`); with few tokens that is far less than they had before, and `added` leaves
+    the tokens' own attention whole. PILOT's port freezes in the first task, too, copies the offline modules before any
+    training, and uses the learning rate of batches of 24 with batches of 128.
     """
 
     class Config(Strategy.Config):
