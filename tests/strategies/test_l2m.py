@@ -1,0 +1,159 @@
+"""L2M: a modulator for each sample, keys that only queries pull, a pool of which most entries stand still."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clbench.engine.session import Session
+from clbench.errors import Interrupted, UserError
+from clbench.samples import Batch
+from clbench.state import pack
+
+Drive = Callable[..., Session]
+VIT = "timm:vit_tiny_patch16_224?img_size=16,patch_size=8,embed_dim=24,depth=2,num_heads=2"
+JOB = {"stream": "split-digits", "backbone": VIT, "stream_settings": {"train_per_class": 10, "sizes": [3, 5, 2]}}
+QUICK = {"epochs": 1, "batch_size": 10, "pool_size": 6, "rank": 2}
+
+
+@pytest.fixture
+def session(drive: Drive) -> Session:
+    """After three tasks; the keys are queries of six samples, and the modulators differ, so that all are chosen."""
+    ended = drive("l2m", QUICK, job=JOB)
+    strategy, batch = ended.strategy, some_batch(ended, 0)
+    ended.model.eval()
+    with torch.no_grad():
+        for modulator, query in zip(strategy.pool, strategy.query(batch.x)[:6], strict=True):
+            modulator.key.copy_(query)
+            modulator.factors.normal_(std=0.3)
+    return ended
+
+
+def some_batch(session: Session, task: int, n: int = 20) -> Batch:
+    return session.services.batch(session.stream.tasks[task].train, torch.arange(n), "plain")
+
+
+@pytest.mark.oracle("l2m", "each sample has its own modulator: a batch gives what its samples give alone")
+def test_predictions_do_not_depend_on_the_batch(session: Session) -> None:
+    strategy, x = session.strategy, some_batch(session, 0).x
+    with torch.no_grad():
+        index = strategy.choice(strategy.query(x), training=False)
+        assert len(index.unique()) >= 4
+        together = strategy.predict(x)
+        for i in range(len(x)):
+            torch.testing.assert_close(strategy.predict(x[i : i + 1])[0], together[i], rtol=1e-4, atol=1e-4)
+        others, _ = strategy.pool.choose(index.roll(1))
+        assert not torch.allclose(others, strategy.pool.choose(index)[0])
+        assert not torch.allclose(strategy.scores(x, strategy.pool.choose(index.roll(1))[1]), together, atol=1e-2)
+
+
+def test_the_modulated_transformer_is_the_one_with_merged_weights(session: Session) -> None:
+    """W + scale (A B)^T on q, v, fc1 and fc2, and nothing on k."""
+    strategy, model, x = session.strategy, session.model, some_batch(session, 0).x
+    with torch.no_grad():
+        found = strategy.scores(x, strategy.pool.choose(torch.full((20,), 3))[1])
+        factors = strategy.pool[3].factors
+        for block in model.backbone.net.blocks:
+            for layer in (block.attn.qkv, block.mlp.fc1, block.mlp.fc2):
+                n_in = layer.inner.in_features
+                for place in layer.places:
+                    a, b = factors[place.offset :][: 2 * (n_in + place.width)].split([2 * n_in, 2 * place.width])
+                    change = 2.0 * a.view(n_in, 2) @ b.view(2, place.width)
+                    layer.inner.weight[place.start : place.start + place.width] += change.T
+            assert [(p.start, p.width) for p in block.attn.qkv.places] == [(0, 24), (48, 24)]
+        torch.testing.assert_close(found, model(x), rtol=1e-3, atol=1e-3)
+    used = sum(2 * (layer.inner.in_features + p.width) for layer in layers(model) for p in layer.places)
+    assert used == len(factors)
+
+
+def layers(model: torch.nn.Module) -> list:
+    return [module for module in model.modules() if hasattr(module, "places")]
+
+
+@pytest.mark.oracle("l2m", "keys have a gradient through the pull alone, modulators through the cross-entropy alone")
+def test_gradients(session: Session) -> None:
+    strategy, batch = session.strategy, some_batch(session, 2)
+    strategy.state.used.zero_()
+    strategy.loss(batch).backward()
+    index, query = batch.extra["modulator"], strategy.query(batch.x)
+    for number, modulator in enumerate(strategy.pool):
+        mine = query[index == number]
+        if not len(mine):
+            assert modulator.key.grad is None and modulator.factors.grad is None
+            continue
+        key = modulator.key.detach().clone().requires_grad_()
+        (-0.5 * F.cosine_similarity(mine, key[None], dim=1).sum() / len(batch)).backward()
+        torch.testing.assert_close(modulator.key.grad, key.grad, rtol=1e-3, atol=1e-6)
+        assert modulator.factors.grad.abs().max() > 0
+
+
+@pytest.mark.oracle("l2m", "modulators that no sample chose keep their bits through steps with momentum and decay")
+def test_modulators_nobody_chose_stand_still(drive: Drive) -> None:
+    settings = {**QUICK, "pool_size": 30, "weight_decay": 0.1}
+    before = drive("l2m", {**settings, "lr": 0.0}, job=JOB)
+    after = drive("l2m", settings, job=JOB)
+    counts = after.strategy.state.counts
+    assert counts.sum() == 100 and (counts == 0).any()
+    for number, (old, new) in enumerate(zip(before.strategy.pool, after.strategy.pool, strict=True)):
+        still = torch.equal(old.key, new.key) and torch.equal(old.factors, new.factors)
+        assert still == (counts[number] == 0).item()
+    a, b = before.model.state_dict(), after.model.state_dict()
+    frozen = {name for name in a if not name.startswith("head.") and ".pet." not in name}
+    assert all(torch.equal(a[name], b[name]) for name in frozen)
+
+
+@pytest.mark.oracle("l2m", "used keys are avoided in later tasks' training, by shares renewed at a switch, not at test")
+def test_used_keys_are_avoided_in_training_alone(session: Session) -> None:
+    strategy, x = session.strategy, some_batch(session, 0).x
+    query = strategy.query(x)
+    plain = strategy.choice(query, training=False)
+    strategy.state.used = torch.tensor([30, 0, 0, 0, 10, 0])
+    strategy.state.counts = torch.tensor([30, 900, 900, 900, 10, 900])  # of this task: no part of the penalty
+    assert torch.equal(strategy.choice(query, training=False), plain)
+    cosines = F.normalize(query, dim=1) @ F.normalize(strategy.pool.keys(), dim=1).T
+    share = torch.tensor([0.75, 0, 0, 0, 0.25, 0])
+    expected = ((cosines + 1) / 2 / (share + 1e-6)).argmax(1)
+    assert torch.equal(strategy.choice(query, training=True), expected)
+    assert not torch.equal(expected, plain) and not {0, 4} & set(expected.tolist())
+    strategy.begin_task(session.stream.tasks[2])
+    assert torch.equal(strategy.state.used, strategy.state.counts)
+
+
+def test_protected_modulators_do_not_learn(session: Session) -> None:
+    strategy, batch = session.strategy, some_batch(session, 2)
+    strategy.config.protect_used = True
+    strategy.config.penalise_used = False
+    strategy.loss(batch).backward()
+    chosen = int(batch.extra["modulator"][0])
+    strategy.state.used = F.one_hot(torch.tensor(chosen), 6)
+    strategy.after_backward(batch)
+    assert strategy.pool[chosen].factors.grad is None and strategy.pool[chosen].key.grad is None
+    assert any(modulator.factors.grad is not None for modulator in strategy.pool)
+
+
+def test_it_resumes_to_the_same_bits(drive: Drive, tmp_path: Path) -> None:
+    whole = drive("l2m", QUICK, job=JOB)
+    folder = tmp_path / "stopped"
+    for stop_at in (2, 3):
+        torch.rand(3)
+        with pytest.raises(Interrupted):
+            drive("l2m", QUICK, job=JOB, stop_at=stop_at, folder=folder)
+    again = drive("l2m", QUICK, job=JOB, folder=folder)
+    expected, found = tensors(whole), tensors(again)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def tensors(session: Session) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    pack(vars(session.strategy.state), "state", found)
+    return found | session.model.state_dict()
+
+
+def test_it_needs_a_vision_transformer(drive: Drive) -> None:
+    with pytest.raises(UserError, match="l2m needs a timm vision transformer"):
+        drive("l2m", QUICK, job={**JOB, "backbone": "mlp:24x1"})
