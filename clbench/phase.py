@@ -12,6 +12,7 @@ from clbench.config import Config, setting
 from clbench.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from torch.nn import Parameter
 
@@ -90,6 +91,9 @@ class Phase:
     trainable: names of parameters to train, as a predicate (None: all); mode: of the model's modules. Both are applied
     on every entry. parameter_groups: from {name: parameter} to optimiser groups (`params` and overrides such as `lr`).
     optimizer None: gradient-free, `loss` is not called. optimizer_state: reset, keep, or keep-moments.
+    update: a whole update done by the strategy itself, for training loops of other libraries: given the batch and the
+    phase's optimiser, its learning rates set, it returns the detached loss. `loss`, `after_backward` and `clip` are
+    then its own business; it runs on one device.
     """
 
     name: str
@@ -110,6 +114,7 @@ class Phase:
     optimizer_state: OptimizerState = "reset"
     schedule: str = "constant"
     clip: float | None = None
+    update: Callable[[Batch, torch.optim.Optimizer], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -60,6 +60,8 @@ class ActivePhase:
         self.sampler = Sampler(phase, len(self.samples), session.random, (self.task.index, self.number))
         self.length = self.sampler.length
         self._check_single_pass()
+        if phase.update is not None and session.ranks.size > 1:
+            raise UserError(f"phase {phase.name!r} does its own updates: it runs on one device (--devices 1)")
         self.evaluation_steps = session.evaluator.plan.steps(self.length)
         self.parameters = {}
         self.statistics: list[Tensor] = []
@@ -121,6 +123,9 @@ class ActivePhase:
             return
         for parameter in self.parameters.values():
             parameter.grad = None
+        if self.phase.update is not None:
+            self._own_update(self.phase.update, batch)
+            return
         session, ranks = self.session, self.session.ranks
         with session.count_flops(self, ranks.parts(batch)), ranks.sharing(batch, session.random) as share:
             loss = self._loss(share)
@@ -132,10 +137,22 @@ class ActivePhase:
                 self.strategy.after_backward(batch)
         if self.phase.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.phase.clip)
+        self._set_rates()
+        update(self.optimizer)
+
+    def _set_rates(self) -> None:
         rate = factor(self.phase.schedule, self.step, self.length)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * rate
-        update(self.optimizer)
+
+    def _own_update(self, update: Callable[[Batch, torch.optim.Optimizer], Tensor], batch: Batch) -> None:
+        session = self.session
+        self._set_rates()
+        counted, called = session.count_flops(self, 1), hook(self.strategy, "update", self.task.index, session.log)
+        with counted, called, session.environment.autocast():
+            loss = update(batch, self.optimizer)
+        session.loss = loss.detach()
+        self._check_finite(session.loss)
 
     def after_step(self, batch: Batch) -> None:
         with hook(self.strategy, "after_step", self.task.index, self.session.log), torch.no_grad():
