@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clbench.errors import UserError, did_you_mean
-from clbench.registry import STRATEGIES, STREAMS, family_of, load_recipe, load_strategy, targets
+from clbench.registry import STRATEGIES, STREAMS, families, family_of, load_recipe, load_strategy, targets
 from clbench.source_reader import (
     ClassRef,
     Module,
@@ -201,7 +201,7 @@ class MemberEntry(Entry):
 def entries(kind: Kind) -> list[Entry | UserError]:
     """Every installed strategy or stream, by name; an error in the place of one whose source cannot be read."""
     found: list[Entry | UserError] = []
-    for name in targets(GROUPS[kind]):
+    for name in sorted((*targets(GROUPS[kind]), *families(GROUPS[kind]))):
         try:
             found.append(find(kind, name))
         except UserError as error:
@@ -214,11 +214,11 @@ def find(kind: Kind, name: str) -> Entry:
     path, _, attribute = name.partition(":")
     if path.endswith(".py"):
         return _in_file(kind, name, Path(path), attribute)
-    known = targets(GROUPS[kind])
-    family = family_of(name, GROUPS[kind])
-    if family is not None and name not in known:
-        return _member(kind, name, find(kind, family[0]))
+    known = targets(GROUPS[kind]) | families(GROUPS[kind])
     if name not in known:
+        family = family_of(name, GROUPS[kind])
+        if family is not None:
+            return _member(kind, name, find(kind, family[0]))
         raise UserError(f"unknown {kind} {name!r}{did_you_mean(name, known)} (`clbench list {PLURALS[kind]}`)")
     module_name, _, attribute = known[name].partition(":")
     attribute = attribute.split("[")[0].strip()

@@ -35,6 +35,8 @@ def parse_config(kind: type[Config], values: dict[str, Any], owner: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "settings"
+        if first["type"] == "missing":
+            raise UserError(f"{owner} needs a value of {where} (--set {where}=...)") from None
         given = repr(first.get("input"))
         given = given if len(given) <= 100 else f"{given[:97]}..."
         raise UserError(f"{owner}: {where}={given}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -1,4 +1,8 @@
-"""Finding strategies and streams: by entry point (anyone's package) or by file. Listing imports none of them."""
+"""Finding strategies and streams: by entry point (anyone's package) or by file. Listing imports none of them.
+
+An entry point called `PREFIX:NAME` (with the word NAME) stands for a family: `PREFIX:anything` is what its class's
+method `member("anything")` returns. So another library's methods have names here without being listed one by one.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,32 @@ if TYPE_CHECKING:
 
 STRATEGIES = "clbench.strategies"
 STREAMS = "clbench.streams"
+ANY_MEMBER = ":NAME"
 
 _copies: dict[Path, Path] = {}
 
 
 @cache
 def targets(group: str) -> dict[str, str]:
-    """Name -> `module:Class` of every installed entry point of a group, sorted by name."""
-    return {point.name: point.value for point in sorted(entry_points(group=group), key=lambda p: p.name)}
+    """Name -> `module:Class` of every installed entry point of a group but the families, sorted by name."""
+    return {name: value for name, value in _points(group) if not name.endswith(ANY_MEMBER)}
+
+
+@cache
+def families(group: str) -> dict[str, str]:
+    """`PREFIX:NAME` -> `module:Class` of every installed family of a group, sorted by name."""
+    return {name: value for name, value in _points(group) if name.endswith(ANY_MEMBER)}
+
+
+def _points(group: str) -> list[tuple[str, str]]:
+    return sorted((point.name, point.value) for point in entry_points(group=group))
+
+
+def family_of(name: str, group: str) -> tuple[str, str] | None:
+    """The family that a name `PREFIX:member` belongs to, as it is registered, and the part after the colon."""
+    prefix, colon, member = name.partition(":")
+    entry = f"{prefix}{ANY_MEMBER}"
+    return (entry, member) if colon and entry in families(group) else None
 
 
 def load_strategy(name: str) -> type[Strategy]:
@@ -53,17 +75,24 @@ def _load(name: str, group: str, base: type, what: str) -> Any:
     path, _, attribute = name.partition(":")
     if path.endswith(".py"):
         return _class_in(_import_file(Path(path), what), attribute, base, path, what)
+    if family := family_of(name, group):
+        entry, member = family
+        return _import_class(entry, families(group)[entry], what).member(member)
     known = targets(group)
     if name not in known:
         plural = {"strategy": "strategies", "stream": "streams"}[what]
         raise UserError(f"unknown {what} {name!r}{did_you_mean(name, known)} (`clbench list {plural}`)")
-    module, _, attribute = known[name].partition(":")
+    return _import_class(name, known[name], what)
+
+
+def _import_class(name: str, target: str, what: str) -> Any:
+    module, _, attribute = target.partition(":")
     try:
         return getattr(import_module(module), attribute)
     except SyntaxError as error:
         raise UserError(f"{what} {name}: {error.filename}:{error.lineno}: {error.msg}") from None
     except (ImportError, AttributeError) as error:
-        raise UserError(f"{what} {name} ({known[name]}) cannot be imported: {error}") from None
+        raise UserError(f"{what} {name} ({target}) cannot be imported: {error}") from None
 
 
 def _import_file(path: Path, what: str) -> Any:

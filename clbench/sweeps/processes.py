@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from clbench.registry import STRATEGIES, STREAMS, targets
+from clbench.registry import STRATEGIES, STREAMS, families, family_of, targets
 from clbench.spec import RunSpec
 from clbench.sweeps.job import Ended, Event, Job, Progress
 from clbench.sweeps.machine import THREAD_VARIABLES, thread_environment
@@ -146,7 +146,9 @@ def _modules(specs: Sequence[RunSpec]) -> list[str]:
     found = set()
     for spec in specs:
         for name, group in ((spec.strategy, STRATEGIES), (spec.stream, STREAMS)):
-            module = targets(group).get(name, "").partition(":")[0]
+            family = family_of(name, group)
+            target = families(group)[family[0]] if family else targets(group).get(name, "")
+            module = target.partition(":")[0]
             if module.startswith("clbench."):
                 found.add(module)
         library = LIBRARIES.get((spec.backbone or "").partition(":")[0])
