@@ -17,6 +17,11 @@ KNOWN: dict[str, Statistics] = {
     "fashion_mnist": ((0.2860,), (0.3530,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    # ImageNet's, which SLCA and others take for these photos.
+    "imagenet_r": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cub200": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cars196": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "core50": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "tiny_imagenet": ((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)),
 }
 UNKNOWN: Statistics = ((0.5,), (0.25,))
@@ -26,8 +31,9 @@ def statistics(name: str, info: dict[str, Any], channels: int) -> Statistics:
     """(mean, std), one number a channel: the known constants of a set, else `mean` and `std` of its info.json, else
     0.5 and 0.25. Colour statistics are averaged for grey images, grey ones repeated for colour."""
     known = {canonical(each): constants for each, constants in KNOWN.items()}
-    if canonical(name) in known:
-        mean, std = known[canonical(name)]
+    key = canonical(name.partition(":")[0])
+    if key in known:
+        mean, std = known[key]
     elif "mean" in info and "std" in info:
         mean, std = _stated(name, info["mean"], "mean"), _stated(name, info["std"], "std")
         if min(std) <= 0:

@@ -62,7 +62,7 @@ def root(
 
 @app.command(name="list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="strategies, streams, schedules or models.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="strategies, streams, schedules, models or configs.")],
     as_json: Json = False,
 ) -> None:
     """Names and one-line summaries."""
@@ -73,11 +73,11 @@ def list_(
 
 @app.command()
 def show(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="strategy, stream or metric.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="strategy, stream, metric or config.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or file.py:Class.")],
     as_json: Json = False,
 ) -> None:
-    """One strategy, stream or metric: documentation, settings, defaults and their sources."""
+    """One strategy, stream, metric or recipe: documentation, settings, defaults and their sources."""
     from clbench.cli.listing import show_command
 
     show_command(kind, name, as_json)

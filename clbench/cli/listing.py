@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from clbench import catalogue
 from clbench.catalogue import Entry, Setting
 from clbench.cli.text import columns, print_json, print_lines, width, wrapped
 from clbench.errors import UserError, did_you_mean
+from clbench.published import find_recipe, published, recipes
+from clbench.spec import read_spec_file
 
-LISTS = ("strategies", "streams", "schedules", "models")
-SHOWN = ("strategy", "stream", "metric")
+LISTS = ("strategies", "streams", "schedules", "models", "configs")
+SHOWN = ("strategy", "stream", "metric", "config")
 
 
 def list_command(kind: str, as_json: bool) -> None:
     """Print names and summaries."""
     if kind not in LISTS:
         raise UserError(f"cannot list {kind!r}{did_you_mean(kind, LISTS)} (clbench list {'|'.join(LISTS)})")
-    rows = {"schedules": _schedules, "models": _models}.get(kind, lambda: _installed(kind))()
+    rows = {"schedules": _schedules, "models": _models, "configs": _configs}.get(kind, lambda: _installed(kind))()
     if as_json:
         print_json(rows)
     elif rows:
@@ -50,9 +53,20 @@ def _models() -> list[dict[str, Any]]:
     return [asdict(info) for info in list_models()]
 
 
+def _configs() -> list[dict[str, Any]]:
+    return [{"name": name, "summary": _headline(path), "file": str(path)} for name, path in recipes().items()]
+
+
+def _headline(path: Path) -> str:
+    """The first line of a file's opening comment."""
+    return path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ").strip()
+
+
 def show_command(kind: str, name: str, as_json: bool) -> None:
-    """Print all that is known of one strategy, stream or metric."""
-    if kind == "metric":
+    """Print all that is known of one strategy, stream, metric or recipe."""
+    if kind == "config":
+        _show_config(find_recipe(name), as_json)
+    elif kind == "metric":
         _show_metric(name, as_json)
     elif kind in ("strategy", "stream"):
         entry = catalogue.find("strategy" if kind == "strategy" else "stream", name)
@@ -76,6 +90,20 @@ def _show_metric(name: str, as_json: bool) -> None:
         )
     else:
         print_lines([text])
+
+
+def _show_config(path: Path, as_json: bool) -> None:
+    values = read_spec_file(path)
+    numbers = published(values, f"config {path}")
+    if as_json:
+        print_json({**values, "file": str(path), "published": [number.model_dump() for number in numbers]})
+        return
+    lines = [path.read_text(encoding="utf-8").split("\npublished:")[0].rstrip(), "", "published"]
+    for number in numbers:
+        kind = " (secondary)" if number.secondary else ""
+        lines.append(f"  {number.metric}: {number.text}{kind}")
+        lines += wrapped(f"{number.source}{f'. {number.note}' if number.note else ''}", indent="      ")
+    print_lines([*lines, *(["  nothing"] if not numbers else []), "", f"clbench run --config {path}"])
 
 
 def _page(entry: Entry) -> list[str]:

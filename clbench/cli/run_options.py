@@ -49,7 +49,8 @@ def run(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="YAML, as in a run's config.yaml; options win.")
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="YAML, or a recipe (`list configs`); options win."),
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of weights, order of samples, ... [0]")] = None,
     order_seed: Annotated[

@@ -8,6 +8,7 @@ from typing import Any
 from clbench import catalogue
 from clbench.catalogue import Entry
 from clbench.errors import UserError, did_you_mean
+from clbench.published import published, recipes
 from clbench.quantities import SECONDS, UNITS, amount, parse_seeds
 from clbench.settings import Owner, check_schedule, check_settings, no_owner, owner_of, parse_value
 from clbench.spec import RunSpec, make_spec, read_spec_file
@@ -26,7 +27,7 @@ def specifications(
     options: RunSpec fields, None where not given. shortcuts: settings with an option of their own. assignments: the
     texts of --set. What the command line says wins over the config file. Raises UserError.
     """
-    values = _from_file(config) if config else {}
+    values = _from_file(recipes().get(str(config), config)) if config else {}
     values |= {key: value for key, value in options.items() if value is not None}
     for key in ("strategy", "stream"):
         if not values.get(key):
@@ -61,6 +62,8 @@ def specifications(
 
 def _from_file(path: Path) -> dict[str, Any]:
     values = read_spec_file(path)
+    published(values, f"config {path}")
+    values.pop("published", None)
     for key, value in values.items():
         if key not in RunSpec.model_fields:
             raise UserError(f"config {path} has no key {key!r}{did_you_mean(str(key), RunSpec.model_fields)}")
