@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clbench.config import setting
 from clbench.models.pet import is_pet
-from clbench.models.vit import first_blocks
+from clbench.models.vit import SMALL_VIT, first_blocks
 from clbench.phase import Phase
 from clbench.samples import Batch
 from clbench.strategy import Needs, Strategy
@@ -62,6 +62,7 @@ class L2M(Strategy):
         weight_decay: float | None = setting(0.01, "weight decay", source="arXiv 2306.14884", ge=0)
 
     needs = Needs(objectives=("classification",))
+    checked_with = SMALL_VIT
     paper = "Schmied et al. 2023, NeurIPS (arXiv 2306.14884)"
 
     def setup(self) -> None:

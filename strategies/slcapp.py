@@ -10,6 +10,7 @@ from torch.nn import Parameter
 
 from clbench.config import setting
 from clbench.models.pet import is_pet
+from clbench.models.vit import SMALL_VIT
 from clbench.phase import Phase
 from clbench.samples import Batch
 from clbench.stream import Task
@@ -61,6 +62,7 @@ class SLCAPlusPlus(SLCA):
             le=1,
         )
 
+    checked_with = SMALL_VIT
     paper = "Zhang, Wang, Kang, Chen and Wei 2024, arXiv 2408.08295"
 
     def setup(self) -> None:

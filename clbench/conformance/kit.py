@@ -46,7 +46,8 @@ def check(strategy: str) -> Iterator[Finding]:
     Everything runs in forked children with one thread, in a temporary folder; about ten seconds a stream for a
     strategy that trains small models.
     """
-    needs = load_strategy(strategy).needs
+    kind = load_strategy(strategy)
+    needs, model = kind.needs, kind.checked_with or None
     if needs.objectives is not None and not set(needs.objectives) & OBJECTIVES.keys():
         known = ", ".join(OBJECTIVES)
         raise UserError(
@@ -55,7 +56,7 @@ def check(strategy: str) -> Iterator[Finding]:
     with TemporaryDirectory(prefix="clbench-check-") as folder:
         settings = short_settings(strategy)
         if needs.objectives is None or "classification" in needs.objectives:
-            digits = Trial(strategy, "split-digits", {**DIGITS, "sizes": UNEQUAL}, settings, Path(folder))
+            digits = Trial(strategy, "split-digits", {**DIGITS, "sizes": UNEQUAL}, settings, Path(folder), model=model)
             yield from _on_digits(digits, needs)
         if needs.objectives is None or "language_modeling" in needs.objectives:
             yield from _on_text(Trial(strategy, "text-shift", TEXT, settings, Path(folder), has_classes=False), needs)

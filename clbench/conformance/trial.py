@@ -67,7 +67,7 @@ class Outcome:
 class Trial:
     """A strategy on a small stream. Every method runs in a child; `folder` is for what they leave on disk.
 
-    has_classes: the stream is one of classification.
+    has_classes: the stream is one of classification. model: None for the stream's own.
     """
 
     strategy: str
@@ -76,6 +76,7 @@ class Trial:
     settings: dict[str, Any]
     folder: Path
     has_classes: bool = True
+    model: str | None = None
 
     def spec(self, **fields: Any) -> RunSpec:
         return make_spec(
@@ -84,6 +85,7 @@ class Trial:
                 "stream": self.stream,
                 "stream_settings": self.stream_settings,
                 "strategy_settings": self.settings,
+                "backbone": self.model,
                 "eval_grid": EVALUATE_EVERY,
                 "threads": 1,
                 "device": "cpu",
@@ -139,7 +141,7 @@ def warm_up(trial: Trial) -> None:
     built = Prepared(trial.spec(eval_grid="none"))
     built.strategy = Strategy
     built.config = Strategy.Config(**{**asdict(built.stream.training), "steps": 2})
-    built.spec = built.spec.model_copy(update={"backbone": built.stream.default_model})
+    built.spec = built.spec.model_copy(update={"backbone": trial.model or built.stream.default_model})
     session = built.session(trial._own_folder(), Reporter(), None)
     run(session)
     session.close()

@@ -16,6 +16,8 @@ from ..torchvision_schemas import prepare
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
+SMALL_VIT = "timm:vit_tiny_patch16_224?img_size=16,patch_size=8,embed_dim=24,depth=1,num_heads=2"
+"""Untrained, for checks and tests: one block, four patches and a class token of 24 features."""
 SUGGESTION = "choose one with --backbone, such as micro-vit or timm:vit_base_patch16_224.augreg_in21k"
 
 
