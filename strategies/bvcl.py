@@ -26,16 +26,19 @@ class BVCL(Strategy):
     """Learn a distribution over weights of -1 and 1, each task's prior being the last one's posterior (binary VCL).
 
     Li et al. 2023, "Statistical mechanics of continual learning" (PRE 108, 014309; arXiv 2212.02846). A weight is 1
-    with probability sigmoid(2 beta theta). The loss is the cross-entropy, summed over the batch as in the official
-    code, + kl_weight * KL(posterior || prior), whose gradient beta^2 (1 - tanh(beta theta)^2) (theta - theta_0) is
-    added after the backward pass. Fields are trained by Adam, whose moments are carried over tasks.
+    with probability sigmoid(2 beta theta). The loss is the cross-entropy summed over the prior's data + kl_weight *
+    KL(posterior || prior), whose gradient beta^2 (1 - tanh(beta theta)^2) (theta - theta_0) is added after the backward
+    pass. Fields are trained by Adam, whose moments are carried over tasks.
 
     The MLP that the backbone names (`mlp:400x2`) and its head are replaced by binary layers of the same sizes without
     biases. beta grows over the whole run, as beta_max tanh(0.1 + 2 x) with x the part done: that needs the number of
     tasks, and it is what freezes weights at last; `constant_beta` leaves it out, to tell what the KL does alone.
 
-    theta_0, the prior's fields: those after the latest task (`anchor=task`, the paper; no KL in the first task), or
-    those of the step before (`anchor=step`, the official deep code: no boundaries, and a KL in the first task, too).
+    theta_0, the prior's fields: those of the step before (`anchor=step`, the official code of the deep networks and so
+    of the published curves: each batch has a prior and all of the KL, in every task), or those after the latest task
+    (`anchor=task`, the paper's equation and the official perceptron, which is trained on full batches: here a batch
+    takes its share of the KL; no KL in the first task). The latter hardly lets go of its first task, the more so as
+    beta grows.
     Both weigh the prior's fields with the current beta; `prior=strength` leaves the prior the beta that it had.
     Predictions are of the mean network; `networks=K` averages the probabilities of K binary networks, the same ones
     for every input (the official code: one pass with Gaussian noise).
@@ -51,8 +54,10 @@ class BVCL(Strategy):
         optimizer_state: Literal["reset", "keep", "keep-moments"] = setting(
             "keep", "at a task's start: reset, keep, or keep-moments", source="official code: one Adam for all tasks"
         )
-        anchor: Literal["task", "step"] = setting(
-            "task", "the prior: the fields after the latest task, or before the latest step", source="arXiv 2212.02846"
+        anchor: Literal["step", "task"] = setting(
+            "step",
+            "the prior: the fields before the latest step, or after the latest task",
+            source="official code, deep networks; the paper's equation: task",
         )
         prior: Literal["fields", "strength"] = setting(
             "fields", "beta of the prior: the current one, or the one it had", source="arXiv 2212.02846, official code"
@@ -85,12 +90,12 @@ class BVCL(Strategy):
             if isinstance(layer, nn.Linear):
                 backbone.layers[place] = BinaryLinear(layer.in_features, layer.out_features).to(device)
         self.model.head = BinaryHead(backbone.feature_dim).to(device)
-        self.state.task, self.state.step = 0, 0
+        self.state.task, self.state.step, self.state.size = 0, 0, 1
         self.state.anchor, self.state.anchor_beta = {}, 0.0
         self.state.network_seed = int(torch.randint(2**62, (1,), generator=self.generator("networks")))
 
     def begin_task(self, task: Task) -> None:
-        self.state.task, self.state.step = task.index, 0
+        self.state.task, self.state.step, self.state.size = task.index, 0, len(task.train)
 
     def phases(self, task: Task) -> list[Phase]:
         c = self.config
@@ -117,6 +122,7 @@ class BVCL(Strategy):
     @torch.no_grad()
     def after_backward(self, batch: Batch) -> None:
         """Add the gradient of the KL divergence; it is zero where there is no prior yet."""
+        weight = self.config.kl_weight * (1 if self.config.anchor == "step" else len(batch) / self.state.size)
         for name, layer in binary_layers(self.model).items():
             theta, gradient = layer.theta, layer.theta.grad
             if name in self.state.anchor and gradient is not None:
@@ -125,7 +131,7 @@ class BVCL(Strategy):
                 beta = float(layer.beta)
                 prior = (beta if self.config.prior == "fields" else self.state.anchor_beta) * anchor
                 pull = beta * (1 - torch.tanh(beta * known).square()) * (beta * known - prior)
-                known_part(gradient, anchor).add_(self.config.kl_weight * pull)
+                known_part(gradient, anchor).add_(weight * pull)
         if self.config.anchor == "step":
             self._drop_anchor()
 
