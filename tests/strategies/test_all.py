@@ -15,8 +15,14 @@ from clbench.errors import Interrupted, UserError
 from clbench.registry import STRATEGIES, load_strategy, targets
 from clbench.state import pack
 
-OWN = ("finetune", "joint", "cumulative", "nmc", "replay", "der", "der++", "gdumb", "ewc", "si", "lwf")
-QUICK: dict[str, dict[str, Any]] = {"gdumb": {"epochs": 4}}
+TEXT_TOO = ("finetune", "joint", "cumulative", "replay", "der", "der++", "gdumb", "ewc", "si", "lwf", "rwalk")
+OWN = (*TEXT_TOO, "nmc", "wa", "icarl", "bvcl")
+QUICK: dict[str, dict[str, Any]] = {
+    "gdumb": {"epochs": 4},
+    "wa": {"memory_size": 40},
+    "icarl": {"memory_size": 40},
+    "bvcl": {"constant_beta": 1.0, "batch_size": 8},
+}
 UNEQUAL = {
     "stream": "split-digits",
     "backbone": "mlp:32x1",
@@ -57,7 +63,7 @@ def test_unequal_tasks(strategy: str, drive: Callable[..., Session], final: Call
     assert final(session) > 0.15
 
 
-@pytest.mark.parametrize("strategy", [s for s in OWN if s != "nmc"])
+@pytest.mark.parametrize("strategy", TEXT_TOO)
 def test_text(strategy: str, drive: Callable[..., Session], final: Callable[[Session], float]) -> None:
     """The same code trains a language model: better than bytes guessed at random."""
     session = drive(strategy, QUICK.get(strategy), job=TEXT)
@@ -97,6 +103,7 @@ ZERO = {
     "der++": {"alpha": 0, "beta": 0},
     "ewc": {"ewc_lambda": 0},
     "si": {"c": 0},
+    "rwalk": {"rwalk_lambda": 0},
     "lwf": {"alpha": 0, "only_new": False},
 }
 
