@@ -71,9 +71,10 @@ class SLDA(OnePass):
     def _stream(self, x: Tensor, y: Tensor) -> None:
         """Add the samples x [B, d] of classes y to N S as if they came one by one."""
         statistics = self.state.statistics
-        known = y < statistics.n_classes
         n, total = torch.zeros(len(x), dtype=x.dtype), torch.zeros_like(x)
-        n[known], total[known] = statistics.counts[y[known]].double(), statistics.sums[y[known]]
+        known = (y < statistics.n_classes).nonzero()[:, 0]
+        if len(known):
+            n[known], total[known] = statistics.counts[y[known]].double(), statistics.sums[y[known]]
         before = (y[:, None] == y).tril(-1).double()
         means = (total + before @ x) / (n + before.sum(1)).clamp(min=1)[:, None]
         so_far = int(statistics.counts.sum()) + torch.arange(len(x), dtype=x.dtype)
