@@ -29,7 +29,7 @@ class APER(FirstSession):
     add to their means, so neither order nor cut of the tasks after the first matters.
 
     The code's recipe of `finetune` is another: epochs=6, batch_size=128, weight_decay=0.05. The paper's prompt and
-    batch-norm variants are not here; `first_session=none` is SimpleCIL, the paper's baseline.
+    batch-norm variants are not here; `first_session=none` is SimpleCIL, its baseline.
     """
 
     needs = Needs(objectives=("classification",))

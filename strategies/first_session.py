@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from clbench.config import setting
 from clbench.models.heads import CosineHead, Head, LinearHead
 from clbench.models.pet import attach_mlp_adapters, attach_ssf, is_pet
-from clbench.models.vit import first_blocks
+from clbench.models.vit import SMALL_VIT, first_blocks
 from clbench.phase import Phase
 from clbench.samples import Batch
 from clbench.strategy import Strategy
@@ -51,7 +51,18 @@ class FirstSession(Strategy):
         weight_decay: float | None = setting(5e-4, "weight decay", source=CODE, ge=0)
         batch_size: int | None = setting(48, "samples per step", source=CODE, ge=1)
         epochs: float | None = setting(20.0, "passes over the first task", source=CODE, gt=0)
-        schedule: str | None = setting("cosine", "learning-rate schedule", source="arXiv 2303.07338")
+        schedule: str | None = setting(
+            "annealing",
+            "learning-rate schedule; annealing:20 is the code's, in stairs",
+            source="arXiv 2303.07338: cosine",
+        )
+
+    checked_with = SMALL_VIT
+
+    @classmethod
+    def reads(cls, config: Any) -> Literal["raw", "features"]:
+        """Without a first session, features from the start: the backbone may be read from the cache."""
+        return "features" if config.first_session == "none" else "raw"
 
     def setup(self) -> None:
         who = type(self).__name__

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from clbench.config import setting
 from clbench.models.pet import attach_attention_adapters, attach_lora, attach_prefix, is_pet, pet_parameters
-from clbench.models.vit import first_blocks
+from clbench.models.vit import SMALL_VIT, first_blocks
 from clbench.phase import Phase
 from clbench.samples import Batch
 from clbench.strategy import Needs, Strategy
@@ -72,6 +72,7 @@ class LAE(Strategy):
         schedule: str | None = setting("constant", "learning-rate schedule", source=CODE)
 
     needs = Needs(objectives=("classification",))
+    checked_with = SMALL_VIT
     paper = "Gao et al. 2023, ICCV (arXiv 2303.10070)"
 
     def setup(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,10 +48,6 @@ class RanPAC(FirstSession):
 
     needs = Needs(predicts_between_boundaries=False, objectives=("classification",))
     paper = "McDonnell et al. 2023, NeurIPS (arXiv 2307.02251)"
-
-    @classmethod
-    def reads(cls, config: Any) -> Literal["raw", "features"]:
-        return "features" if config.first_session == "none" else "raw"
 
     def setup(self) -> None:
         super().setup()
