@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Need(NamedTuple):
@@ -21,7 +22,14 @@ NEEDS = {
     "stores_features": Need("stored features", "F", "stores features"),
     "sees_all_data": Need("all data", "A", "sees the data of all tasks (an upper bound, not a competitor)"),
     "knows_horizon": Need("number of tasks", "H", "knows how many tasks there are"),
+    "resume": Need("restarts", "R", "starts its task, or the whole run, again after an interruption"),
 }
+
+
+def uses(needs: Mapping[str, Any], key: str) -> bool:
+    """Whether a strategy with these declared needs has the need of this key."""
+    return needs.get(key) not in (None, False, "step")
+
 
 CHOSEN = {"nothing": "no data", "validation": "validation", "test": "test data"}
 """What chose a run's settings (`chosen_on` of a specification), and its name on boards."""

@@ -19,7 +19,7 @@ from clbench.engine.parallel import Ranks
 from clbench.engine.processes import processes_for, within_torchrun
 from clbench.engine.reporter import Reporter
 from clbench.engine.saving import final_state_hash
-from clbench.engine.session import Diverged, Session
+from clbench.engine.session import RESTART, Diverged, Session
 from clbench.engine.world import ALONE
 from clbench.errors import ClbenchError, Interrupted, RunFailed, UserError
 from clbench.files import disk_error
@@ -75,6 +75,7 @@ def resume_run(folder: Path, reporter: Reporter | None = None, checkpoint_every:
         built = Prepared(spec)
         session = built.session(folder, reporter or Reporter(), checkpoint_every, processes.join(built.spec, folder))
         _same_conditions(record, opening_record(session, folder.name, built.sources), folder)
+        session.continued = True
         record |= {"status": "running", "error": None}
         write_record(folder, record)
         return _drive(session, record)
@@ -114,9 +115,8 @@ def _drive(session: Session, record: Record) -> Record:
         status, error = "interrupted", stopped
     except KeyboardInterrupt:
         status = "interrupted"
-        error = Interrupted(
-            f"interrupted at once; continue from the last checkpoint with: clbench resume {session.folder}"
-        )
+        way = RESTART if session.strategy.needs.resume == "none" else "continue from the last checkpoint"
+        error = Interrupted(f"interrupted at once; {way} with: clbench resume {session.folder}")
     except Diverged as failure:
         status, error = "diverged", failure
     except ClbenchError as failure:

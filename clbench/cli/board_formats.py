@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from clbench.board_terms import NEEDS
+from clbench.board_terms import NEEDS, uses
 from clbench.cli.board_text import Shown, about, cells, clean, header, name, notes, settings, title
 from clbench.leaderboard import COSTS, metric_keys
 
@@ -64,7 +64,7 @@ def csv_text(boards: Sequence[Shown], chosen: str) -> str:
             values = [row.value(key).as_dict() for key in keys]
             line: list[Any] = [board.stream, board.content, board.scenario, board.model, board.head, board.tune]
             line += [json.dumps(board.budget) if board.budget else "", row.strategy, settings(row)]
-            line += [" ".join(need for need in NEEDS if row.needs.get(need)), row.chosen_on]
+            line += [" ".join(need for need in NEEDS if uses(row.needs, need)), row.chosen_on]
             line += [len(row.runs), row.diverged, row.verified, row.refuted, row.imported, shown.metric]
             line += [placing.first, placing.last] if placing else [None, None]
             line += [*(found.get(part) for part in compared), *(value[part] for value in values for part in parts)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clbench.board_terms import CHOSEN, NEEDS
+from clbench.board_terms import CHOSEN, NEEDS, uses
 from clbench.cli.board_text import Shown, about, clean, mean_and_half, name, numberless, runs, title, verified
 from clbench.leaderboard import COSTS, Row
 from clbench.quantities import with_prefix
@@ -59,7 +59,7 @@ def _table(shown: Shown, chosen: str) -> str:
 
 def _cells(shown: Shown, rankings: dict[str, Ranking], i: int) -> list[str]:
     row = shown.board.rows[i]
-    marks = "".join(need.mark for key, need in NEEDS.items() if row.needs.get(key)) or "--"
+    marks = "".join(need.mark for key, need in NEEDS.items() if uses(row.needs, key)) or "--"
     seconds, stored, flops = (row.value(key).estimate for key in COSTS)
     return [
         shown.place(i).replace("-", "--"),
@@ -98,7 +98,7 @@ def _power_of_ten(number: str) -> str:
 
 def _caption(shown: Shown, chosen: str) -> str:
     board = shown.board
-    used = [need for key, need in NEEDS.items() if any(row.needs.get(key) for row in board.rows)]
+    used = [need for key, need in NEEDS.items() if any(uses(row.needs, key) for row in board.rows)]
     text = f"{title(board)}; {about(board)}. Mean ± half of the 95 % interval over n runs. Settings chosen on: "
     text += ", ".join(sorted({CHOSEN[row.chosen_on] for row in board.rows})) + ". "
     if used:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from clbench.board_terms import CHOSEN, NEEDS
+from clbench.board_terms import CHOSEN, NEEDS, uses
 from clbench.leaderboard import COSTS, Board, Row, Value
 from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
 from clbench.quantities import with_prefix
@@ -62,7 +62,7 @@ def header(shown: Shown) -> list[str]:
 def cells(shown: Shown, i: int) -> list[str]:
     """The cells of row i."""
     row = shown.board.rows[i]
-    marks = "".join(need.mark for key, need in NEEDS.items() if row.needs.get(key)) or "-"
+    marks = "".join(need.mark for key, need in NEEDS.items() if uses(row.needs, key)) or "-"
     seconds, stored, flops = (row.value(key).estimate for key in COSTS)
     return [
         shown.place(i),
@@ -152,7 +152,7 @@ def about(board: Board) -> str:
 def notes(shown: Shown, chosen: str) -> list[str]:
     """What the reader of one board has to know. chosen: the filter, in words."""
     board = shown.board
-    used = [need for key, need in NEEDS.items() if any(row.needs.get(key) for row in board.rows)]
+    used = [need for key, need in NEEDS.items() if any(uses(row.needs, key) for row in board.rows)]
     found = ["needs: " + "; ".join(f"{need.mark} {need.meaning}" for need in used)] if used else []
     if any(len(row.runs) > 1 for row in board.rows):
         found.append(INTERVAL)

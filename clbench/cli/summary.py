@@ -167,7 +167,9 @@ def _cost(record: Record) -> list[str]:
 def _where(folder: Path, record: Record) -> list[str]:
     status = record["status"]
     if status == "interrupted":
-        return [f"folder   {folder} (checkpoint kept)", f"next     clbench resume {folder}"]
+        resume = record["strategy"]["needs"].get("resume", "step")
+        kept = {"task": "checkpoint of the last task kept", "none": "no checkpoint: it will start again"}
+        return [f"folder   {folder} ({kept.get(resume, 'checkpoint kept')})", f"next     clbench resume {folder}"]
     if status == "failed":
         log = folder / "log.txt"
         lines = [f"folder   {folder} (what there was up to the failure is kept)"]

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from clbench.engine.assembly import ModelBuilder
 
 LAST_STEP = 1 << 60
+TASK_BORDERS = (Stage.INITIAL, Stage.BEGIN_TASK, Stage.EVALUATE, Stage.DONE)
+RESTART = "start again from the beginning"
 CHECKPOINT_SHARE = 0.02
 FIRST_CHECKPOINT_COST = 0.1
 
@@ -98,6 +100,7 @@ class Session:
         self._checkpoint_every = checkpoint_every
         self._checkpoint_cost = FIRST_CHECKPOINT_COST
         self._last_checkpoint = time.perf_counter()
+        self.continued = False
         self.evaluator = Evaluator(self, evaluation_plan(self))
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -155,6 +158,18 @@ class Session:
         self._last_checkpoint = time.perf_counter()
         self.meters.start_loop()
         self.reporter.started(self)
+        if self.continued and self.strategy.needs.resume != "step":
+            self._tell_where()
+
+    def _tell_where(self) -> None:
+        """Say where a run goes on whose strategy cannot be taken up where it was."""
+        kept = {"task": "is saved between tasks only", "none": "keeps nothing that can be saved"}
+        task = self.resumed_at.task + (self.resumed_at.stage == Stage.EVALUATE)
+        place = "from the beginning" if self.resumed_at == START else f"at task {task}"
+        resume = self.strategy.needs.resume
+        text = f"{type(self.strategy).__name__} {kept[resume]} (resume: {resume}): the run starts again {place}"
+        self.log(text)
+        self.reporter.note(text)
 
     def enter(self, cursor: Cursor) -> bool:
         """Stand at a position: save if it is time, key randomness to it. False where an earlier sitting went past."""
@@ -345,21 +360,27 @@ class Session:
     def _save_if_due(self) -> None:
         if self.ranks.interrupted(self.interrupted):
             self._stop()
-        if self.cursor == self.resumed_at:
+        if self.cursor == self.resumed_at or not self._may_save():
             return
         if self._checkpoint_every is not None:
             at_step = self.cursor.stage == Stage.PHASE and self.cursor.step >= 0
             due = not at_step or self.cursor.step % self._checkpoint_every == 0
         else:
             since = time.perf_counter() - self._last_checkpoint
-            due = since >= self._checkpoint_cost / CHECKPOINT_SHARE
+            due = since >= self._checkpoint_cost / CHECKPOINT_SHARE or self.strategy.needs.resume == "task"
         if due:
             self.save()
 
+    def _may_save(self) -> bool:
+        """Whether the strategy can be taken up again from a checkpoint of this position."""
+        resume = self.strategy.needs.resume
+        return resume == "step" or (resume == "task" and self.cursor.stage in TASK_BORDERS)
+
     def _stop(self) -> NoReturn:
-        if self.cursor != self.resumed_at or self.resumed_at == START:
+        if (self.cursor != self.resumed_at or self.resumed_at == START) and self._may_save():
             self.save()
-        raise Interrupted(f"interrupted; continue with: clbench resume {self.folder}")
+        way = {"step": "continue", "task": "continue from the last task's end", "none": RESTART}
+        raise Interrupted(f"interrupted; {way[self.strategy.needs.resume]} with: clbench resume {self.folder}")
 
     def cost(self) -> dict[str, Any]:
         """The cost part of the record."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from clbench.board_filter import COST_OF
 from clbench.board_filter import ONLY as FILTERS
-from clbench.board_terms import CHOSEN, NEEDS
+from clbench.board_terms import CHOSEN, NEEDS, uses
 from clbench.leaderboard import COLUMNS, COSTS, Board, Row, Value, metric_value, plain
 from clbench.page.details import row_details
 from clbench.page.figures import any_value, column, figures, is_count, mean_of
@@ -109,7 +109,7 @@ def _row(
         "cells": _cells(row, shown),
         "bar": _bar(row.value(shown[0]), spread),
         "costs": [_cost(row, key) for key in costs],
-        "needs": [{"key": key, "name": NEEDS[key].name} for key in NEEDS if row.needs.get(key)],
+        "needs": [{"key": key, "name": NEEDS[key].name} for key in NEEDS if uses(row.needs, key)],
         "only": [name for name in ONLY if row.needs.get(FILTERS[name][0]) is FILTERS[name][1]],
         "spent": {name: _most(row, key) for name, key in COST_OF.items()},
         "n": len(row.runs),
