@@ -44,7 +44,7 @@ class BVCL(Strategy):
     for every input (the official code: one pass with Gaussian noise).
     """
 
-    paper = "Li et al. 2023, Phys. Rev. E 108, arXiv 2212.02846"
+    paper = "Li et al. 2023, Physical Review E 108 (arXiv 2212.02846)"
 
     class Config(Strategy.Config):
         optimizer: str | None = setting("adam", "sgd, adam or adamw", source="official code, deep networks")
@@ -76,6 +76,7 @@ class BVCL(Strategy):
         )
 
     needs = Needs(knows_horizon=True, objectives=("classification",))
+    checked_with = "mlp:32x1"
 
     def setup(self) -> None:
         backbone = self.model.backbone

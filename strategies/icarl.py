@@ -32,7 +32,7 @@ class ICaRL(ExemplarReplay):
     follow the labels.
     """
 
-    paper = "Rebuffi et al. 2017, CVPR, arXiv 1611.07725"
+    paper = "Rebuffi et al. 2017, CVPR (arXiv 1611.07725)"
 
     class Config(ExemplarReplay.Config):
         loss: Literal["bce", "ce-kd"] = setting(

@@ -28,7 +28,7 @@ class RWalk(Strategy):
     The study of code models (Weyssow et al. 2023, arXiv 2305.04106) uses lambda 0.1, alpha 0.9 and delta_t 2.
     """
 
-    paper = "Chaudhry et al. 2018, ECCV, arXiv 1801.10112"
+    paper = "Chaudhry et al. 2018, ECCV (arXiv 1801.10112)"
 
     class Config(Strategy.Config):
         rwalk_lambda: float = setting(

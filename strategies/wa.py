@@ -23,24 +23,26 @@ class WA(ExemplarReplay):
     training, the head's rows of new classes are multiplied by gamma = mean |w_old| / mean |w_new|; biases stay. The
     teacher of the next task is the model so aligned.
 
-    The paper also clamps the head's weights at zero after every step (`clip_weights`), which presumes features without
-    a sign; PyCIL and LibContinual do not. Some code multiplies KD by T^2 (`t_squared`); the paper and PyCIL do not.
-    PyCIL, with ResNet-32 on CIFAR-100: SGD at 0.1, 200 epochs, then 170.
+    As in the paper the head's weights are clamped at zero after every step (`clip_weights`), so that norms say how
+    large a class's outputs are; PyCIL and LibContinual leave that out. Without it most of a norm may be that of the
+    random start, gamma comes out above 1 when training is short, and aligning then does harm. Some code multiplies KD
+    by T^2 (`t_squared`); the paper and PyCIL do not. PyCIL, with ResNet-32 on CIFAR-100: SGD at 0.1, 200 epochs, then
+    170.
 
     Domains that bring the same classes again: C_old and C_all count a class once for every task that brought it, and
     where a task has no new class nothing is aligned.
     """
 
-    paper = "Zhao et al. 2020, CVPR, arXiv 1911.07053"
+    paper = "Zhao et al. 2020, CVPR (arXiv 1911.07053)"
 
     class Config(ExemplarReplay.Config):
         temperature: float = setting(2.0, "softening of both outputs", source="arXiv 1911.07053, PyCIL", gt=0)
         t_squared: bool = setting(False, "multiply the distillation by T^2", source="PyCIL: no")
         align: bool = setting(True, "align the weights after training", source="arXiv 1911.07053")
         clip_weights: bool = setting(
-            False,
+            True,
             "clamp the head's weights at zero after each step",
-            source="PyCIL, LibContinual; arXiv 1911.07053: on",
+            source="arXiv 1911.07053; PyCIL, LibContinual: off",
         )
 
     def setup(self) -> None:
