@@ -1,0 +1,131 @@
+"""DKVB: values change where they are fetched and nowhere else; keys are placed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clbench.engine.session import Session
+from clbench.errors import UserError
+from clbench.models import key_value
+from clbench.models.key_value import KeyValueBottleneck
+from clbench.strategies.dkvb import DKVB
+
+Drive = Callable[..., Session]
+SMALL = {"codebooks": 16, "pairs": 32, "key_epochs": 2, "batch_size": 20, "epochs": 2}
+JOB = {"stream": "split-digits", "backbone": "pixels", "stream_settings": {"train_per_class": 30}}
+
+
+def bottleneck(codebooks: int = 3, pairs: int = 8, dim: int = 6, classes: int = 4) -> KeyValueBottleneck:
+    made = KeyValueBottleneck(dim, codebooks, pairs, 2, torch.Generator().manual_seed(0))
+    made.grow(classes)
+    return made
+
+
+@pytest.mark.oracle("dkvb", "the gradient of the values is zero outside the rows that were fetched")
+def test_the_gradient_is_zero_outside_fetched_rows() -> None:
+    module = bottleneck()
+    fetched = module.nearest(torch.randn(2, 6))
+    F.cross_entropy(module(fetched), torch.tensor([1, 3]), label_smoothing=0.1).backward()
+    rows = (fetched + torch.arange(3) * 8).unique()
+    touched = module.values.grad.abs().sum(1).nonzero()[:, 0]
+    assert torch.equal(touched, rows) and len(rows) < 24
+
+
+@pytest.mark.oracle("dkvb", "in a whole run, values that were never fetched keep their bits, and keys stay frozen")
+def test_untouched_values_keep_their_bits(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    after_step = DKVB.after_step
+
+    def watched(self: DKVB, batch: object) -> None:
+        module = self.model.bottleneck
+        if seen:
+            before = seen[-1][1]
+            changed = (module.values[:, : before.shape[1]] != before).any(1)
+            rows = batch.extra["fetched"] + torch.arange(16) * 32  # type: ignore[attr-defined]
+            fetched = torch.zeros(16 * 32, dtype=torch.bool).index_fill_(0, rows.flatten(), True)
+            assert not (changed & ~fetched).any() and changed.any()
+            assert torch.equal(module.keys, seen[-1][0])
+        seen.append((module.keys.clone(), module.values.detach().clone()))
+        after_step(self, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DKVB, "after_step", watched)
+    module = drive("dkvb", SMALL, job=JOB).model.bottleneck
+    assert len(seen) == 5 * 2 * 3
+    unused = ~module.used.flatten()
+    assert 0 < unused.sum() < len(unused) and (module.values[unused] == 0).all()
+
+
+def test_scores_are_means_over_codebooks() -> None:
+    module = bottleneck()
+    module.values.data.normal_()
+    features = torch.randn(5, 6)
+    expected = torch.zeros(5, 4)
+    for c in range(3):
+        u = features @ module.projections[c]
+        expected += module.values[c * 8 + torch.cdist(u, module.keys[c]).argmin(1)] / 3
+    torch.testing.assert_close(module(module.nearest(features)), expected)
+
+
+@pytest.mark.oracle("dkvb", "in evaluation unused keys are never fetched, however far the used ones are")
+def test_unused_keys_are_out_of_the_search() -> None:
+    module = bottleneck()
+    features = torch.randn(50, 6)
+    assert torch.equal(module.nearest(features, used_only=True), module.nearest(features))
+    module.keys[:, 5] = 1e3  # of all keys the farthest, so that the largest distance is no sign of being excluded
+    module.mark(torch.full((1, 3), 5))
+    assert (module.nearest(features, used_only=True) == 5).all()
+    assert (module.nearest(features) != 5).all()
+
+
+def test_the_search_may_be_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, features = bottleneck(), torch.randn(50, 6)
+    whole = module.nearest(features)
+    monkeypatch.setattr(key_value, "SEARCHED_AT_ONCE", 100)
+    assert torch.equal(module.nearest(features), whole)
+
+
+@pytest.mark.oracle("dkvb", "without averaging, placing keys is a step of k-means; dead keys jump to samples")
+def test_placing_keys_is_a_step_of_k_means() -> None:
+    module, generator = bottleneck(), torch.Generator().manual_seed(1)
+    features = torch.randn(40, 6)
+    before, u = module.nearest(features), module.project(features)
+    module.place_keys(features, decay=0.0, threshold=0.5, generator=generator)
+    for c in range(3):
+        for k in range(8):
+            mine = before[:, c] == k
+            if mine.any():
+                torch.testing.assert_close(module.keys[c, k], u[c, mine].mean(0), rtol=1e-3, atol=1e-3)
+            else:
+                assert (u[c] == module.keys[c, k]).all(1).any()
+
+
+def test_moving_averages_weigh_the_past() -> None:
+    module = bottleneck(codebooks=1, pairs=1)
+    first, second = torch.randn(10, 6), torch.randn(30, 6)
+    for features in (first, second):
+        module.place_keys(features, decay=0.75, threshold=0.0, generator=torch.Generator())
+    sums = [module.project(x)[0].sum(0) for x in (first, second)]
+    expected = (0.75 * sums[0] + sums[1]) / (0.75 * 10 + 30)
+    torch.testing.assert_close(module.keys[0, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("changed", [{"momentum": 0.9}, {"weight_decay": 1e-4}, {"optimizer": "adam"}], ids=str)
+def test_optimisers_that_change_other_values_are_refused(drive: Drive, changed: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="fetched values alone"):
+        drive("dkvb", {**SMALL, **changed}, job=JOB)
+
+
+@pytest.mark.oracle("dkvb", "where steps are small, rate times steps is what counts")
+def test_fewer_larger_steps_end_where_many_small_ones_do(drive: Drive) -> None:
+    many = drive("dkvb", {**SMALL, "lr": 0.3, "epochs": 20}, job=JOB).model.bottleneck.values
+    few = drive("dkvb", {**SMALL, "lr": 3.0, "epochs": 2}, job=JOB).model.bottleneck.values
+    assert (many - few).norm() < 0.05 * many.norm()
+
+
+def test_it_forgets_less_than_finetuning(drive: Drive, final: Callable[[Session], float]) -> None:
+    finetuned = final(drive("finetune", job={**JOB, "backbone": "mlp:64x1"}))
+    assert final(drive("dkvb", SMALL, job=JOB)) > finetuned + 0.2
