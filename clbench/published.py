@@ -20,7 +20,7 @@ class Published(Config):
 
     metric: the record's key it compares with. value, std: as in the record, a share and no percentage, for accuracies.
     source: who says so, and where. secondary: taken from others than the authors, or read off a plot.
-    note: what differs from the recipe.
+    comparable: false where another experiment than the recipe's is meant; note: what differs.
     """
 
     metric: str
@@ -28,6 +28,7 @@ class Published(Config):
     std: float | None = None
     source: str = Field(min_length=1)
     secondary: bool = False
+    comparable: bool = True
     note: str = ""
 
     @field_validator("metric")

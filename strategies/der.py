@@ -37,6 +37,7 @@ class DER(Strategy):
         )
         alpha: float = setting(0.3, "weight of the squared difference", source="Mammoth: seq-cifar100", ge=0)
 
+    paper = "Buzzega et al. 2020, NeurIPS (arXiv 2004.07211)"
     needs = Needs(task_boundaries=False, stores_samples=True)
 
     def setup(self) -> None:

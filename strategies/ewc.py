@@ -40,6 +40,8 @@ class EWC(Strategy):
             None, "samples that the importances are computed on; None: all", source="Mammoth, Avalanche: all", ge=1
         )
 
+    paper = "Kirkpatrick et al. 2017, PNAS (arXiv 1612.00796)"
+
     def setup(self) -> None:
         self.state.fisher = {}
         self.state.anchor = {}

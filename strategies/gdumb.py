@@ -47,6 +47,7 @@ class GDumb(Strategy):
         schedule: str | None = setting("warm-restarts", "learning-rate schedule", source="official code")
         clip: float | None = setting(10.0, "largest gradient norm", source="official code", gt=0)
 
+    paper = "Prabhu et al. 2020, ECCV"
     needs = Needs(stores_samples=True)
 
     def setup(self) -> None:

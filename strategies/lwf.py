@@ -29,6 +29,8 @@ class LwF(Strategy):
             True, "leave old outputs out of the loss of new classes", source="arXiv 1606.09282, PyCIL, FACIL"
         )
 
+    paper = "Li and Hoiem 2016, ECCV (arXiv 1606.09282)"
+
     def loss(self, batch: Batch) -> Tensor:
         teacher = self.teacher("previous")
         if teacher is None:

@@ -32,6 +32,7 @@ class NMC(Strategy):
             None, "samples read per step (of no influence on the result)", source="the stream's recommendation", ge=1
         )
 
+    paper = "Janson et al. 2022 (arXiv 2210.04428)"
     needs = Needs(task_boundaries=False, gradient_free=True, objectives=("classification",))
     inputs = "features"
 

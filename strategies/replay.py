@@ -35,6 +35,7 @@ class Replay(Strategy):
         )
         share: float = setting(0.5, "replayed part of a batch with mixing=share", source="clbench", ge=0, lt=1)
 
+    paper = "Chaudhry et al. 2019 (arXiv 1902.10486)"
     needs = Needs(task_boundaries=False, stores_samples=True)
 
     def setup(self) -> None:

@@ -25,6 +25,8 @@ class SI(Strategy):
         c: float = setting(0.1, "strength of the penalty", source="Mammoth: perm-mnist; arXiv 1703.04200, 4.2", ge=0)
         xi: float = setting(0.1, "damping of the importances", source="Mammoth: perm-mnist; arXiv 1703.04200", gt=0)
 
+    paper = "Zenke et al. 2017, ICML (arXiv 1703.04200)"
+
     def setup(self) -> None:
         self.state.importance = {}
         self.state.anchor = {}

@@ -101,6 +101,7 @@ def _show_config(path: Path, as_json: bool) -> None:
     lines = [path.read_text(encoding="utf-8").split("\npublished:")[0].rstrip(), "", "published"]
     for number in numbers:
         kind = " (secondary)" if number.secondary else ""
+        kind += "" if number.comparable else " (of another experiment)"
         lines.append(f"  {number.metric}: {number.text}{kind}")
         lines += wrapped(f"{number.source}{f'. {number.note}' if number.note else ''}", indent="      ")
     print_lines([*lines, *(["  nothing"] if not numbers else []), "", f"clbench run --config {path}"])

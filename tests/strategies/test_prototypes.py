@@ -26,6 +26,7 @@ def by_original_class(session: Session) -> torch.Tensor:
     return means[torch.tensor(classes.original).argsort()]
 
 
+@pytest.mark.oracle("nmc", "order and cut of the stream change nothing")
 @pytest.mark.parametrize("other", [{"sizes": [3, 5, 2]}, {"tasks": 1}, {"tasks": 10}], ids=str)
 @pytest.mark.parametrize("order_seed", [0, 3])
 def test_order_and_cut_of_the_stream_do_not_matter(drive: Drive, other: dict[str, object], order_seed: int) -> None:
@@ -35,6 +36,7 @@ def test_order_and_cut_of_the_stream_do_not_matter(drive: Drive, other: dict[str
     torch.testing.assert_close(found, reference, rtol=0, atol=1e-6)
 
 
+@pytest.mark.oracle("nmc", "means and predictions are the definition, in float64")
 @pytest.mark.parametrize("normalise", [True, False])
 def test_means_and_predictions_are_the_definition(drive: Drive, normalise: bool) -> None:
     session = drive("nmc", {"normalise": normalise}, job=job())

@@ -17,12 +17,16 @@ Final = Callable[[Session], float]
 JOB = {"stream": "split-digits", "backbone": "mlp:64x1", "stream_settings": {"train_per_class": 60}}
 
 
+@pytest.mark.oracle("finetune", "forgets")
+@pytest.mark.oracle("joint", "does not forget")
+@pytest.mark.oracle("cumulative", "does not forget")
 def test_finetune_forgets_and_the_oracles_do_not(drive: Drive, final: Final) -> None:
     assert final(drive("finetune", job=JOB)) < 0.35
     assert final(drive("cumulative", job=JOB)) > 0.85
     assert final(drive("joint", job=JOB)) > 0.8
 
 
+@pytest.mark.oracle("joint", "trains once, on the data of all tasks")
 def test_joint_trains_once_on_everything(drive: Drive) -> None:
     session = drive("joint", {"epochs": 2, "batch_size": 50}, job=JOB)
     assert session.step == 2 * 600 / 50
@@ -33,6 +37,7 @@ def test_joint_trains_once_on_everything(drive: Drive) -> None:
     assert first == {r.eval_set: r.value for r in untrained.table.table if r.tasks_seen == 4 and r.value is not None}
 
 
+@pytest.mark.oracle("cumulative", "each task trains on the union of all so far")
 def test_cumulative_continues_on_the_union(drive: Drive) -> None:
     assert drive("cumulative", {"epochs": 1, "batch_size": 120}, job=JOB).step == 1 + 2 + 3 + 4 + 5
     assert drive("cumulative", {"steps": 4}, job=JOB).step == 20

@@ -71,6 +71,7 @@ def before_the_last_task(session: Session) -> Session:
     return session
 
 
+@pytest.mark.oracle("ewc", "the gradient it adds is autograd's of its penalty, new rows left alone")
 @pytest.mark.parametrize("grown", [False, True])
 def test_ewcs_gradient_is_that_of_its_penalty(drive: Drive, grown: bool) -> None:
     session = moved(drive("ewc", {"ewc_lambda": 40.0}, job=JOB))
@@ -83,6 +84,7 @@ def test_ewcs_gradient_is_that_of_its_penalty(drive: Drive, grown: bool) -> None
     assert (found["head.weight"][8:].abs().max() == 0) == grown
 
 
+@pytest.mark.oracle("ewc", "after three tasks F is gamma^2 F_0 + gamma F_1 + F_2")
 def test_ewcs_importances_add_up(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     """F after three tasks is gamma^2 F_0 + gamma F_1 + F_2, zero where a parameter was not there yet."""
     kept: list[dict[str, Tensor]] = []
@@ -101,6 +103,9 @@ def test_ewcs_importances_add_up(drive: Drive, monkeypatch: pytest.MonkeyPatch) 
         assert torch.equal(session.strategy.state.anchor[name], p)
 
 
+@pytest.mark.oracle("ewc", "above finetuning on domains")
+@pytest.mark.oracle("si", "above finetuning on domains")
+@pytest.mark.oracle("lwf", "above finetuning on domains")
 def test_penalties_keep_old_domains(drive: Drive, final: Final) -> None:
     forgetful = final(drive("finetune", job=DOMAINS))
     assert final(drive("ewc", job=DOMAINS)) > forgetful + 0.02
@@ -111,6 +116,7 @@ def test_penalties_keep_old_domains(drive: Drive, final: Final) -> None:
 # -- SI ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.oracle("si", "the gradient it adds is autograd's of its penalty, new rows left alone")
 @pytest.mark.parametrize("grown", [False, True])
 def test_sis_gradient_is_that_of_its_penalty(drive: Drive, grown: bool) -> None:
     session = moved(drive("si", {"c": 2.0}, job=JOB))
@@ -126,6 +132,7 @@ def test_sis_gradient_is_that_of_its_penalty(drive: Drive, grown: bool) -> None:
     assert (found["head.weight"][8:].abs().max() == 0) == grown
 
 
+@pytest.mark.oracle("si", "the path integral is the drop of the loss, at small rates")
 def test_the_path_integral_is_the_drop_of_the_loss(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Full batches and a small rate: -sum g dtheta is what the loss fell by (to first order)."""
     ends: list[float] = []
@@ -149,6 +156,7 @@ def test_the_path_integral_is_the_drop_of_the_loss(drive: Drive, monkeypatch: py
     assert ends[1] == 0.0
 
 
+@pytest.mark.oracle("si", "the path is of the data's gradient, without the penalty's")
 def test_the_path_is_of_the_datas_gradient_alone(drive: Drive) -> None:
     """With a huge penalty and no data gradient nothing is added to the path."""
     session = moved(drive("si", {"c": 1.0}, job=JOB))
@@ -175,6 +183,7 @@ def test_importances_are_never_negative_and_grow(drive: Drive) -> None:
 # -- LwF ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.oracle("lwf", "the teacher is the model as it was before the task, in eval mode")
 def test_the_teacher_is_the_model_as_it_was(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Taken before the head grows, in eval mode, and left alone by training: here the one of tasks 0 and 1."""
     taken: list[dict[str, Tensor]] = []
@@ -197,6 +206,7 @@ def test_the_teacher_is_the_model_as_it_was(drive: Drive, monkeypatch: pytest.Mo
     assert not torch.equal(trained["backbone.bn1.running_mean"], found["backbone.bn1.running_mean"])
 
 
+@pytest.mark.oracle("lwf", "the loss by hand: cross-entropy + alpha T^2 KL(teacher, student)")
 @pytest.mark.parametrize("everything", [False, True])
 def test_lwfs_loss(drive: Drive, everything: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cross-entropy over the new outputs (or all) + alpha T^2 KL(teacher || student) over the teacher's outputs."""
@@ -222,6 +232,7 @@ def test_old_outputs_are_left_out_for_new_classes_alone() -> None:
     assert torch.equal(without_old(tokens, torch.randint(0, 5, (2, 3)), n_old=5), tokens)
 
 
+@pytest.mark.oracle("lwf", "above finetuning on new classes")
 def test_lwf_keeps_old_classes(drive: Drive, final: Final) -> None:
     job = {"stream": "split-digits", "backbone": "mlp:64x1"}
     assert final(drive("lwf", job=job)) > final(drive("finetune", job=job)) + 0.15

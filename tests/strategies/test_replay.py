@@ -17,11 +17,15 @@ Final = Callable[[Session], float]
 JOB = {"stream": "split-digits", "backbone": "mlp:64x1", "stream_settings": {"train_per_class": 60}}
 
 
+@pytest.mark.oracle("replay", "far above finetuning, with reservoir and with class-balanced memories")
 @pytest.mark.parametrize("settings", [{}, {"policy": "class-balanced"}, {"mixing": "share"}], ids=str)
 def test_replay_beats_finetuning(drive: Drive, final: Final, settings: dict[str, Any]) -> None:
     assert final(drive("replay", settings, job=JOB)) > final(drive("finetune", job=JOB)) + 0.3
 
 
+@pytest.mark.oracle("der", "above finetuning")
+@pytest.mark.oracle("der++", "above finetuning")
+@pytest.mark.oracle("gdumb", "above finetuning")
 @pytest.mark.parametrize(
     ("strategy", "settings"), [("der", {"alpha": 1.0}), ("der++", {}), ("gdumb", {"epochs": 20})], ids=str
 )
@@ -29,6 +33,7 @@ def test_the_others_do_too(drive: Drive, final: Final, strategy: str, settings: 
     assert final(drive(strategy, settings, job=JOB)) > final(drive("finetune", job=JOB)) + 0.2
 
 
+@pytest.mark.oracle("replay", "the memory holds un-augmented samples with their labels")
 def test_the_memory_holds_stored_values_of_the_stream(drive: Drive) -> None:
     session = drive("replay", {"memory_size": 50, "epochs": 1}, job=JOB)
     rows = session.strategy.state.memory.all()
@@ -41,6 +46,7 @@ def test_the_memory_holds_stored_values_of_the_stream(drive: Drive) -> None:
     assert session.strategy.state.memory.seen == 600
 
 
+@pytest.mark.oracle("replay", "each sample is offered to the memory once a pass, replayed ones never")
 def test_each_sample_is_offered_once_per_pass_and_replayed_ones_never(drive: Drive) -> None:
     for settings in ({"epochs": 2}, {"epochs": 2, "mixing": "share", "share": 0.25}):
         assert drive("replay", settings, job=JOB).strategy.state.memory.seen == 2 * 600
@@ -63,6 +69,7 @@ def test_batch_sizes(drive: Drive, settings: dict[str, Any], sizes: tuple[int, i
     assert session.step == 5 * -(-120 // sizes[0])
 
 
+@pytest.mark.oracle("der", "stored outputs are those of the step that stored them")
 def test_der_stores_the_outputs_it_trained_against(drive: Drive) -> None:
     """With a learning rate of zero every stored row equals what the model says now, where the output existed."""
     session = drive("der", {"lr": 0.0, "memory_size": 100}, job=JOB)
@@ -78,6 +85,7 @@ def test_der_stores_the_outputs_it_trained_against(drive: Drive) -> None:
     torch.testing.assert_close(stored[known], now[known])
 
 
+@pytest.mark.oracle("der", "outputs that a stored sample did not have yet count as zero, or not at all")
 def test_new_outputs_of_old_samples(drive: Drive) -> None:
     """Held at zero they add to the loss, ignored they do not."""
     losses = {}
@@ -91,6 +99,7 @@ def test_new_outputs_of_old_samples(drive: Drive) -> None:
 # -- GDumb -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.oracle("gdumb", "the memory is balanced by class")
 @pytest.mark.parametrize(
     ("settings", "counts"),
     [
@@ -105,6 +114,7 @@ def test_gdumbs_memory_is_balanced(drive: Drive, settings: dict[str, Any], count
     assert list(session.strategy.state.memory.classes().values()) == counts
 
 
+@pytest.mark.oracle("gdumb", "each fit starts from the initial weights")
 def test_gdumb_starts_each_task_from_the_initial_weights(drive: Drive) -> None:
     """After a training that changes nothing the weights are the initial ones; forty passes do change them."""
     still = drive("gdumb", {"epochs": 1, "lr": 0.0}, job=JOB)
