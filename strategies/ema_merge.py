@@ -13,9 +13,9 @@ class EMAMerge(Merging):
 
     Roth et al. 2024 (arXiv 2408.14471), there `ema_paint`: merge_t = (1 - weight) theta_t + weight merge_{t-1}, merge_0
     = theta0, and task t + 1 is trained from merge_t. At weight 0 it is finetuning; at 1 theta0 is deployed, and rows of
-    classes that theta0 lacks as they were after their first task. The released code, where no coefficient is given,
-    merges half and half; the paper's weight on the older one is near 1, which suits twenty tasks of a pretrained model.
-    One copy of the weights is kept.
+    classes that theta0 lacks as they were after their first task. The released code merges half and half where no
+    coefficient is given; on a long stream from a good theta0 a larger weight keeps more. One copy of the weights is
+    kept.
     """
 
     paper = "Roth et al. 2024 (arXiv 2408.14471)"
