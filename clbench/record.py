@@ -72,12 +72,19 @@ def opening_record(session: Session, run_id: str, source: dict[str, str]) -> Rec
             "interval": session.evaluator.plan.interval,
             "subset": session.evaluator.plan.subset,
         },
-        "environment": session.environment.describe(),
+        "environment": _environment(session),
         "state_hash": None,
         "metrics": {},
         "cost": {},
         "warnings": [],
     }
+
+
+def _environment(session: Session) -> dict[str, Any]:
+    from clbench.engine.environment import package_versions
+
+    found = session.environment.describe()
+    return found | {"versions": found["versions"] | package_versions(session.strategy.packages)}
 
 
 def strategy_label(name: str) -> str:

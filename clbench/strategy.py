@@ -83,6 +83,9 @@ class Strategy:
         """What batches hold from the start on: `inputs`, unless the settings decide."""
         return cls.inputs
 
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions, beyond clbench's own, that its numbers depend on: records hold their versions."""
+
     def __init__(self, config: Any, services: Services) -> None:
         self.config = config
         self.state = State()

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from clbench.errors import RunFailed, UserError, did_you_mean
 from clbench.extras import import_extra
 from clbench.phase import Phase
-from clbench.samples import Batch, Pool
+from clbench.samples import Batch
 from clbench.signature import signature_fields
 from clbench.strategy import Needs, Strategy
 from clbench.stream import Task
 
-from .avalanche_data import data_set, experience
+from .avalanche_data import Pools, data_set, experience
 from .avalanche_memory import Held
 
 EXTRA = "avalanche"
@@ -57,6 +57,7 @@ class Avalanche(Strategy):
     """
 
     needs: ClassVar[Needs] = Needs(stores_samples=True, resume="none", objectives=("classification",))
+    packages: ClassVar[tuple[str, ...]] = ("avalanche-lib",)
     kind: ClassVar[Any] = None
     arguments: ClassVar[dict[str, str]] = {}
 
@@ -69,7 +70,7 @@ class Avalanche(Strategy):
 
     def setup(self) -> None:
         c = self.config
-        self._pools: list[Pool] = []
+        self._pools = Pools()
         self._batches: Iterator[Any] | None = None
         self._loader: Any = None
         self._own_batches, self._at, self._epoch_length = True, 0, 0
@@ -116,21 +117,15 @@ class Avalanche(Strategy):
         f.clock.train_exp_counter = task.index
         f.is_training, f._stop_training, f._eval_streams = True, False, []
         f._before_training()
-        f.experience = experience(task, self._data_set(task), earlier)
+        number = self._pools.number(task.train.pool)
+        data = data_set(task.train, number, self.objective, lambda: self.generator("augment"))
+        f.experience = experience(task, data, earlier)
         self._own_batches = self._prepared(f)
         if f.model is not self.model:
             raise RunFailed(f"avalanche:{self.kind.__name__} puts another model in the place of the one it is given")
         self._loader = f.dataloader
         self._epoch_length = self._per_epoch(task)
         self._at = 0
-
-    def _data_set(self, task: Task) -> Any:
-        pool = task.train.pool
-        numbers = [number for number, known in enumerate(self._pools) if known is pool]
-        if not numbers:
-            self._pools.append(pool)
-        number = numbers[0] if numbers else len(self._pools) - 1
-        return data_set(task.train, number, self.objective, lambda: self.generator("augment"))
 
     @staticmethod
     def _prepared(f: Any) -> bool:
@@ -206,6 +201,7 @@ class Avalanche(Strategy):
         f._after_training_exp()
         f._after_training()
         f._train_cleanup()
+        self._loader = self._batches = None
         for parameter in self.model.parameters():
             parameter.grad = None
 

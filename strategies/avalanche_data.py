@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,10 +11,32 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from clbench.objectives import Objective
-from clbench.samples import Samples
+from clbench.samples import Pool, Samples
 from clbench.stream import Task
 
 ROWS = 1 << 40
+
+
+class Pools:
+    """The stream's pools by number. They are referred to, not kept."""
+
+    def __init__(self) -> None:
+        self._known: list[weakref.ref[Pool]] = []
+
+    def number(self, pool: Pool) -> int:
+        """The pool's number; a new one where it is not known yet."""
+        for number, known in enumerate(self._known):
+            if known() is pool:
+                return number
+        self._known.append(weakref.ref(pool))
+        return len(self._known) - 1
+
+    def row(self, sample_id: int) -> tuple[Tensor, Tensor]:
+        """The stored values and the label of a sample."""
+        number, row = divmod(sample_id, ROWS)
+        pool = self._known[number]()
+        assert pool is not None, "the stream outlives the strategies that run on it"
+        return pool.inputs[row], pool.labels[row]
 
 
 class StoredRows(Dataset):
@@ -50,7 +73,7 @@ def data_set(samples: Samples, pool: int, objective: Objective, generator: Calla
     """An Avalanche data set that yields (x, y, 0): x float [C, H, W], y the class's place in the head.
 
     Its transform groups are our views: "train" augments, "eval" does not. The attribute `sample_ids` tells each
-    sample's pool and row (`place_of`), in whatever data set Avalanche puts it later. pool: the number of the samples'.
+    sample's pool and row (`Pools.row`), in whatever data set Avalanche puts it later. pool: the number of the samples'.
     """
     from avalanche.benchmarks.utils import AvalancheDataset, ConstantSequence, DataAttribute
     from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
@@ -67,11 +90,6 @@ def data_set(samples: Samples, pool: int, objective: Objective, generator: Calla
     ]
     plain = AvalancheDataset([StoredRows(samples)], data_attributes=attributes, transform_groups=TransformGroups(views))
     return TaskAwareSupervisedClassificationDataset([plain])
-
-
-def place_of(sample_id: int) -> tuple[int, int]:
-    """The number of a sample's pool and its row there."""
-    return divmod(sample_id, ROWS)
 
 
 def experience(task: Task, data: Any, seen: set[int]) -> Any:

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clbench.samples import Pool
-
-from .avalanche_data import place_of
+from .avalanche_data import Pools
 
 PASSING = {
     "model", "optimizer", "experience", "evaluator", "clock", "dataloader", "adapted_dataset", "mbatch", "mb_output",
@@ -24,7 +22,7 @@ class Held:
     They are written, and never read back: a strategy that holds any is not resumed from a checkpoint.
     """
 
-    def __init__(self, strategy: Any, pools: list[Pool]) -> None:
+    def __init__(self, strategy: Any, pools: Pools) -> None:
         self._strategy = strategy
         self._pools = pools
 
@@ -37,7 +35,7 @@ class Held:
         """Nothing to put back."""
 
 
-def _held(thing: Any, place: str, seen: set[int], pools: list[Pool]) -> Iterator[tuple[str, Tensor]]:
+def _held(thing: Any, place: str, seen: set[int], pools: Pools) -> Iterator[tuple[str, Tensor]]:
     if id(thing) in seen or isinstance(thing, (str, bytes, int, float, bool, type(None))):
         return
     seen.add(id(thing))
@@ -60,12 +58,12 @@ def _held(thing: Any, place: str, seen: set[int], pools: list[Pool]) -> Iterator
                 yield from _held(value, f"{place}.{name}", seen, pools)
 
 
-def _rows(data: Any, place: str, pools: list[Pool]) -> Iterator[tuple[str, Tensor]]:
+def _rows(data: Any, place: str, pools: Pools) -> Iterator[tuple[str, Tensor]]:
     """The stored rows of a data set made of parts of tasks, and what it keeps beside each."""
     if not len(data):
         return
-    places = [place_of(int(i)) for i in data.sample_ids]
-    yield f"{place}.raw", torch.stack([pools[number].inputs[row] for number, row in places])
-    yield f"{place}.labels", torch.stack([pools[number].labels[row] for number, row in places])
+    rows, labels = zip(*(pools.row(int(i)) for i in data.sample_ids), strict=True)
+    yield f"{place}.raw", torch.stack(rows)
+    yield f"{place}.labels", torch.stack(labels)
     if hasattr(data, "logits"):
         yield f"{place}.logits", torch.stack([torch.as_tensor(row) for row in data.logits])

@@ -123,7 +123,7 @@ class AvalancheBenchmark(Recipe):
         given: dict[str, Any] = {
             "train_transform": None,
             "eval_transform": None,
-            "dataset_root": root / self.function.__name__.lower(),
+            "dataset_root": root / SETS.get(self.function.__name__, self.function.__name__.lower()),
             "seed": self.order_seed,
             "shuffle": self.order_seed > 0,
         }

@@ -42,9 +42,10 @@ def determinism(subject: Subject) -> Finding:
 
 
 def resume(subject: Subject) -> Finding:
-    """Killed in a phase, between phases and in end_task, then resumed, it ends as the uninterrupted run."""
-    if subject.needs.resume != "step":
-        return subject.finding("resume", "skip", f"declares resume={subject.needs.resume!r}")
+    """Killed in a phase, between phases and in end_task, then resumed, it ends as the uninterrupted run.
+
+    One that declares "task" or "none" is taken up at a task's border, or runs again from the beginning.
+    """
     done, spared = [], set()
     for words, fault in _faults(subject.whole.notes["visits"]):
         folder = subject.trial.killed(fault)
@@ -62,7 +63,9 @@ def resume(subject: Subject) -> Finding:
     if not done:
         return subject.finding("resume", "skip", "the run has no position to be killed at")
     without = f"; not restored, without effect: {', '.join(sorted(spared))}" if spared else ""
-    return subject.finding("resume", "pass", f"killed {', '.join(done)}: equal state, table and metrics{without}")
+    again = {"task": " (its task begun again, as declared)", "none": " (the run begun again, as declared)"}
+    words = f"killed {', '.join(done)}: equal state, table and metrics{again.get(subject.needs.resume, '')}{without}"
+    return subject.finding("resume", "pass", words)
 
 
 def _faults(visits: list[list]) -> Iterator[tuple[str, str]]:

@@ -87,7 +87,7 @@ def test_resuming_says_where_it_starts_again(runs: Any) -> None:
 
 @pytest.mark.parametrize(
     "name, way",
-    [("ByTask", "continue from the last task's end with"), ("Never", "start again from the beginning with")],
+    [("ByTask", "continue from the last task's end"), ("Never", "start again from the beginning")],
 )
 def test_an_interrupted_run_says_how_it_goes_on(
     runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str
