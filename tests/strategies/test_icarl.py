@@ -121,4 +121,8 @@ def test_domains_that_bring_the_same_classes(drive: Drive, final: Final) -> None
     """The labels are learned in every domain, and a class has a set for each."""
     session = drive("icarl", {"memory_size": 90}, job=DOMAINS)
     assert len(session.strategy.state.exemplars.samples(3)) == 9
+    batch = session.services.batch(session.stream.tasks[2].train, torch.arange(30), "plain")
+    outputs, wanted = session.model(batch.x), F.one_hot(batch.y, 10).float()
+    expected = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="sum") / 30
+    torch.testing.assert_close(session.strategy.loss(batch), expected)
     assert final(session) > final(drive("finetune", job=DOMAINS)) + 0.02
