@@ -35,8 +35,11 @@ class CoDyRA(RankLoRA):
     steps the thresholds sum to 0.65 while AdamW moves w by about 0.13, and with no gradient at all 8.25 of 16
     components survive (8.2 as released; the paper reports 8.3). Hence a control: `selection=random` silences, whenever
     the rule would silence some number of a layer's components, that many of them in a random order; the others keep
-    their weights. The code does no thresholding at all in phases with fewer sparse steps than thresholds; here these
-    get fewer thresholds, up to the same kappa_max.
+    their weights.
+
+    The sum of the thresholds grows with the steps: with fewer, `kappa_max` * `steps` = 2.5 keeps the published total,
+    and with few and 0.005 nearly all components survive. Phases with fewer sparse steps than thresholds get fewer
+    thresholds, up to the same kappa_max; the code does no thresholding there.
     """
 
     class Config(RankLoRA.Config):

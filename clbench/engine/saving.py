@@ -40,6 +40,7 @@ def saved_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "frozen": session.services.features is not None,
         "warnings": session.warnings,
         "diagnostics": session.diagnostics,
+        "trained": sorted(session.trained),
     }
     return _apart(tensors), state
 
@@ -78,6 +79,7 @@ def restore_state(session: Session, tensors: dict[str, Tensor], state: dict[str,
     session.stopped_at_step = state["stopped_at_step"]
     session.warnings += [w for w in state["warnings"] if w not in session.warnings]
     session.diagnostics = state.get("diagnostics", [])
+    session.trained = set(state.get("trained", []))
     session.cursor = session.resumed_at = cursor
 
 

@@ -97,6 +97,7 @@ class Session:
         self.loss: Tensor | None = None
         self.warnings: list[str] = []
         self.diagnostics: list[dict[str, Any]] = []
+        self.trained: set[str] = set()
         self._checkpoint_every = checkpoint_every
         self._checkpoint_cost = FIRST_CHECKPOINT_COST
         self._last_checkpoint = time.perf_counter()
@@ -388,13 +389,10 @@ class Session:
         parameters = dict(self.model.named_parameters()) if self.keeps_model else {}
         frozen = self.builder.described()["parameters"] if self.builder.all_frozen else 0
         cost["parameters"] = frozen + sum(p.numel() for p in parameters.values())
-        cost["parameters_trained"] = 0 if self.strategy.needs.gradient_free else self._trained(parameters)
+        cost["parameters_trained"] = sum(p.numel() for name, p in parameters.items() if name in self.trained)
         if self.services.features is not None:
             cost["features_computed"] = self.services.features.computed
         return cost
-
-    def _trained(self, parameters: dict[str, nn.Parameter]) -> int:
-        return sum(p.numel() for name, p in parameters.items() if name not in self.builder.frozen)
 
     def close(self) -> None:
         if self.services.features is not None and self.ranks.first:

@@ -75,6 +75,7 @@ class ActivePhase:
         if phase.optimizer is None:
             return
         self.parameters = {n: p for n, p in session.model.named_parameters() if p.requires_grad}
+        session.trained |= self.parameters.keys()
         self.statistics = running_statistics(session.model)
         groups = phase.parameter_groups(self.parameters) if phase.parameter_groups else None
         self.optimizer = build_optimizer(phase.optimizer, groups or [{"params": list(self.parameters.values())}])

@@ -239,3 +239,10 @@ def test_domain_incremental_streams_use_all_classes(drive: Drive, final: Callabl
     settings = {"steps": 60, "lr": 0.01, "kappa_max": 0.002}
     job = {"stream": "rotated-digits", "backbone": "mlp:32x1", "stream_settings": {"train_per_class": 30}}
     assert final(drive("codyra", settings, job=job)) > 0.4
+
+
+def test_what_is_trained_is_counted_and_nothing_else(drive: Drive) -> None:
+    session = drive("codyra", SHORT["codyra"], job=VIT)
+    parts = sum(p.numel() for part in components(session.model).values() for p in part.parameters())
+    assert session.cost()["parameters_trained"] == parts + sum(p.numel() for p in session.model.head.parameters())
+    assert session.cost()["parameters"] > 1.5 * session.cost()["parameters_trained"] > 0
