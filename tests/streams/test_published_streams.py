@@ -131,3 +131,22 @@ def test_core50_ni_permutes_sessions_and_not_what_is_in_them(build, core50: Path
     stream, other = build("core50-ni", root=core50), build("core50-ni", 5, root=core50)
     assert stream.content == other.content and stream.order != other.order
     assert {task.name for task in stream.tasks} == {task.name for task in other.tasks}
+
+
+def test_overlap_with_pretraining_data_is_shown_recorded_and_found_by_name(finished_results: Path) -> None:
+    from clbench import catalogue
+    from clbench.runs import iter_records
+    from clbench.streams.pretraining import CIFAR, CUB, PACS, overlap
+
+    assert catalogue.find("stream", "split-cifar100").pretraining_overlap == CIFAR
+    assert catalogue.find("stream", "split-digits").as_dict(whole=True)["pretraining_overlap"] == ""
+    assert overlap(["pacs_photo", "PACS-sketch"]) == PACS
+    assert overlap(["cub200:folders", "unheard-of", "pacs_photo"]) == f"{CUB}; {PACS}"
+    assert {record["stream"]["pretraining_overlap"] for _, record in iter_records(finished_results)} == {""}
+
+
+def test_any_set_brings_its_note(build, write_set) -> None:
+    root = write_set("cifar10")
+    assert "ImageNet" in build("split-files", path="cifar10", root=root).pretraining_overlap
+    assert build("split-files", path="digits").pretraining_overlap == ""
+    assert "ImageNet" in build("domains", sets=["cifar10"], root=root).pretraining_overlap
