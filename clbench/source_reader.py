@@ -237,7 +237,8 @@ def member_class(ref: ClassRef, name: str, depth: int = 0) -> ClassRef | None:
 
 
 def evaluate(module: Module, expression: ast.expr, depth: int = 0) -> Any:
-    """The value of a literal, of arithmetic on literals, or of a name assigned one. Raises Unknown for all else."""
+    """The value of a literal, of arithmetic on literals, of a name assigned one, or of a text with such values in it
+    (`f"{CODE}, main.py"`). Raises Unknown for all else."""
     try:
         return ast.literal_eval(expression)
     except (ValueError, TypeError):
@@ -253,6 +254,10 @@ def evaluate(module: Module, expression: ast.expr, depth: int = 0) -> Any:
             where, found = assigned(module, expression.id, depth + 1)
             if found is not None:
                 return evaluate(where, found, depth + 1)
+        if isinstance(expression, ast.JoinedStr):
+            return "".join(str(evaluate(module, part, depth + 1)) for part in expression.values)
+        if isinstance(expression, ast.FormattedValue) and expression.conversion == -1 and not expression.format_spec:
+            return evaluate(module, expression.value, depth + 1)
     raise Unknown
 
 
