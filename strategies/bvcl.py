@@ -26,7 +26,7 @@ class BVCL(Strategy):
     """Learn a distribution over weights of -1 and 1, each task's prior being the last one's posterior (binary VCL).
 
     Li et al. 2023, "Statistical mechanics of continual learning" (PRE 108, 014309; arXiv 2212.02846). A weight is 1
-    with probability sigmoid(2 beta theta). The loss is the cross-entropy summed over the prior's data + kl_weight *
+    with probability sigmoid(2 beta theta). The loss is the cross-entropy, summed over the batch, + kl_weight *
     KL(posterior || prior), whose gradient beta^2 (1 - tanh(beta theta)^2) (theta - theta_0) is added after the backward
     pass. Fields are trained by Adam, whose moments are carried over tasks.
 

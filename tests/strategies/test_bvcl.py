@@ -141,6 +141,16 @@ def test_binary_networks_are_the_same_for_every_input(drive: Drive) -> None:
     assert all(layer.drawn is None for layer in binary_layers(session.model).values())
 
 
+@pytest.mark.slow
+@pytest.mark.oracle("bvcl", "above the same network without KL and with constant beta, its finetuning")
+def test_both_the_divergence_and_growing_beta_keep_old_domains(drive: Drive, final: Final) -> None:
+    long = {"batch_size": 16, "epochs": 10}
+    both = final(drive("bvcl", long, job=DOMAINS))
+    no_divergence = final(drive("bvcl", {**long, "kl_weight": 0.0}, job=DOMAINS))
+    neither = final(drive("bvcl", {**long, "kl_weight": 0.0, "constant_beta": 1.0}, job=DOMAINS))
+    assert both > no_divergence + 0.02 > neither + 0.04
+
+
 def test_other_networks_are_refused(drive: Drive) -> None:
     with pytest.raises(UserError, match="use --backbone mlp"):
         drive("bvcl", job={**JOB, "backbone": "slim-resnet18?width=2"})
