@@ -90,7 +90,8 @@ class RanPAC(FirstSession):
         if not len(weights):
             return inputs.new_zeros(len(inputs), 0)
         absent = self.state.gram.counts[: len(weights)] == 0
-        return (self._random_features(inputs) @ weights.T).masked_fill(absent.to(inputs.device), float("-inf"))
+        scores = (self._random_features(inputs) @ weights.T).float()  # rounded, since the last bits depend on the chunk
+        return scores.masked_fill(absent.to(inputs.device), float("-inf"))
 
     def _add(self, batch: Batch) -> None:
         self.state.gram.add(self._random_features(batch.x), batch.y)

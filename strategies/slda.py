@@ -57,7 +57,8 @@ class SLDA(OnePass):
         if self._classifier is None or self._classifier[0] != seen:
             self._classifier = (seen, *self._solve())
         weights, bias = (part.to(inputs.device) for part in self._classifier[1:])
-        return (inputs.double() @ weights + bias).nan_to_num(nan=float("-inf"))
+        scores = (inputs.double() @ weights + bias).float()  # rounded, since the last bits depend on the chunk
+        return scores.nan_to_num(nan=float("-inf"))
 
     def _solve(self) -> tuple[Tensor, Tensor]:
         """Weights [d, C] and biases [C], NaN for classes without samples."""

@@ -46,7 +46,7 @@ def test_weights_are_ridge_regression_on_all_tasks(drive: Drive) -> None:
     torch.testing.assert_close(session.strategy.state.weights, torch.from_numpy(expected), rtol=1e-6, atol=1e-9)
     x = session.services.batch(session.stream.tasks[0].train, torch.arange(5), "plain").x
     scores = session.strategy.predict(x)
-    torch.testing.assert_close(scores, h[:5] @ torch.from_numpy(expected).T, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(scores, (h[:5] @ torch.from_numpy(expected).T).float(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.oracle("ranpac", "the ridge is that of 17 with the least held-out error, on the current task alone")

@@ -48,7 +48,7 @@ def test_it_is_batch_discriminant_analysis(drive: Drive, shrinkage: float) -> No
     inputs = x[::5] + 0.3
     expected = torch.from_numpy(batch.decision_function(inputs.numpy()) - np.log(batch.priors_))
     found = session.strategy.predict(inputs)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
+    torch.testing.assert_close(found, expected.float(), rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
 
 
 @pytest.mark.oracle("slda", "batched, the recursion of the paper is what it is sample by sample")
@@ -87,7 +87,7 @@ def test_without_shrinkage_a_singular_covariance_has_its_pseudo_inverse(drive: D
     precision = torch.linalg.pinv(s, hermitian=True)
     expected = x @ precision @ means.T - 0.5 * ((means @ precision) * means).sum(1)
     scale = float(expected.abs().max())
-    torch.testing.assert_close(session.strategy.predict(x), expected, rtol=1e-5, atol=1e-6 * scale)
+    torch.testing.assert_close(session.strategy.predict(x), expected.float(), rtol=1e-5, atol=1e-6 * scale)
 
 
 def test_the_classifier_is_solved_once_for_each_state(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
