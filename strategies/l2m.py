@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Parameter
 
 from clbench.config import setting
 from clbench.models.pet import is_pet
@@ -59,6 +60,12 @@ class L2M(Strategy):
         lr: float | None = setting(
             0.001, "peak learning rate", source="clbench: few steps; the paper: 0.0001 over 100,000 steps", ge=0
         )
+        key_lr_scale: float = setting(
+            30.0,
+            "learning rate of the keys over the modulators'",
+            source="clbench: so that keys arrive in few steps",
+            ge=0,
+        )
         weight_decay: float | None = setting(0.01, "weight decay", source="arXiv 2306.14884", ge=0)
 
     needs = Needs(objectives=("classification",))
@@ -78,7 +85,13 @@ class L2M(Strategy):
         self.state.used = self.state.counts.clone()
 
     def phases(self, task: Task) -> list[Phase]:
-        return [self.phase("train", task.train, trainable=_is_trained, mode="eval")]
+        return [self.phase("train", task.train, trainable=_is_trained, parameter_groups=self.groups, mode="eval")]
+
+    def groups(self, parameters: dict[str, Parameter]) -> list[dict[str, Any]]:
+        """The keys at a rate of their own."""
+        keys = [p for name, p in parameters.items() if _is_key(name)]
+        others = [p for name, p in parameters.items() if not _is_key(name)]
+        return [{"params": others}, {"params": keys, "lr": self.config.lr * self.config.key_lr_scale}]
 
     def loss(self, batch: Batch) -> Tensor:
         query = self.query(batch.x)
@@ -125,3 +138,7 @@ class L2M(Strategy):
 
 def _is_trained(name: str) -> bool:
     return name.startswith("head.") or is_pet(name)
+
+
+def _is_key(name: str) -> bool:
+    return is_pet(name) and name.endswith(".key")

@@ -135,6 +135,14 @@ def test_protected_modulators_do_not_learn(session: Session) -> None:
     assert any(modulator.factors.grad is not None for modulator in strategy.pool)
 
 
+def test_keys_learn_at_a_rate_of_their_own(session: Session) -> None:
+    parameters = dict(session.model.named_parameters())
+    others, keys = session.strategy.groups(parameters)
+    assert keys["lr"] == pytest.approx(0.03) and "lr" not in others
+    assert [id(p) for p in keys["params"]] == [id(modulator.key) for modulator in session.strategy.pool]
+    assert len(others["params"]) + 6 == len(parameters)
+
+
 def test_it_resumes_to_the_same_bits(drive: Drive, tmp_path: Path) -> None:
     whole = drive("l2m", QUICK, job=JOB)
     folder = tmp_path / "stopped"
