@@ -42,6 +42,7 @@ class Core50NC(Split):
             8, "tasks of (nearly) equal size, not counting the first where base is set", source="CORe50, 2017", ge=1
         )
         base: int = setting(10, "classes of a larger first task; 0: none", source="CORe50, 2017", ge=0)
+        size: int | None = setting(128, "side of the square images in pixels", source="CORe50, 2017", ge=1)
         run: int | None = setting(
             None, "which published order of the classes; none: the order seed's", source="CORe50, 2017", ge=0, le=9
         )
@@ -87,6 +88,7 @@ class Core50NI(DomainIncremental):
     class Config(ImageConfig):
         """Objects or categories."""
 
+        size: int | None = setting(128, "side of the square images in pixels", source="CORe50, 2017", ge=1)
         level: Literal["object", "category"] = setting(
             "object", "object: 50 classes; category: 10, five objects each", source="CORe50, 2017"
         )

@@ -88,7 +88,7 @@ def core50(published_sets: Any, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_core50_nc_takes_ten_objects_and_then_five_at_a_time(build, core50: Path) -> None:
-    stream = build("core50-nc", root=core50)
+    stream = build("core50-nc", root=core50, size=8)
     assert sizes(stream) == [10] + [5] * 8
     assert stream.classes.names[:6] == (*(f"plug adapter {n}" for n in range(1, 6)), "mobile phone 1")
     for task, each in zip(stream.tasks, stream.eval_sets, strict=True):
@@ -98,22 +98,22 @@ def test_core50_nc_takes_ten_objects_and_then_five_at_a_time(build, core50: Path
 
 def test_core50_nc_follows_a_published_run(build, core50: Path) -> None:
     for run in (0, 1):
-        stream = build("core50-nc", root=core50, run=run)
+        stream = build("core50-nc", root=core50, size=8, run=run)
         order = np.random.RandomState(run).permutation(50)  # as published_sets wrote the lists
         assert stream.classes.original == tuple(order.tolist()) and sizes(stream) == [10] + [5] * 8
     with pytest.raises(UserError, match=r"batches_filelists\.zip"):
-        build("core50-nc", root=core50, run=2)
+        build("core50-nc", root=core50, size=8, run=2)
     with pytest.raises(UserError, match="order seed"):
-        build("core50-nc", 3, root=core50, run=1)
+        build("core50-nc", 3, root=core50, size=8, run=1)
     with pytest.raises(UserError, match="leave out"):
-        build("core50-nc", root=core50, run=1, tasks=4)
+        build("core50-nc", root=core50, size=8, run=1, tasks=4)
 
 
 @pytest.mark.parametrize(("level", "classes"), [("object", 50), ("category", 10)])
 def test_core50_ni_has_a_session_a_task_and_deals_out_its_test_data(
     build, core50: Path, level: str, classes: int
 ) -> None:
-    stream = build("core50-ni", root=core50, level=level)
+    stream = build("core50-ni", root=core50, size=8, level=level)
     assert [task.name for task in stream.tasks] == ["s1", "s2", "s4", "s5", "s6", "s8", "s9", "s11"]
     assert (stream.scenario, stream.initial_classes, len(stream.classes.names)) == ("domain", classes, classes)
     for task in stream.tasks:
@@ -128,7 +128,7 @@ def test_core50_ni_has_a_session_a_task_and_deals_out_its_test_data(
 
 
 def test_core50_ni_permutes_sessions_and_not_what_is_in_them(build, core50: Path) -> None:
-    stream, other = build("core50-ni", root=core50), build("core50-ni", 5, root=core50)
+    stream, other = build("core50-ni", root=core50, size=8), build("core50-ni", 5, root=core50, size=8)
     assert stream.content == other.content and stream.order != other.order
     assert {task.name for task in stream.tasks} == {task.name for task in other.tasks}
 
