@@ -34,7 +34,8 @@ class DKVB(Strategy):
 
     The paper's size is pairs=4096 for 256 codebooks: 10.5 million values for ten classes, 105 million for a hundred.
     Its training is lr=0.3 epochs=2000 (for tasks of two classes of CIFAR-10; 500 for CIFAR-100). The defaults are a
-    small form of it. Where the steps are so small, what counts is their number times the rate.
+    small form of it, fewer keys and fewer steps: the gradient of a value holds 1 / codebooks and is so small that steps
+    times rate is what counts.
     """
 
     class Config(Strategy.Config):
@@ -48,10 +49,18 @@ class DKVB(Strategy):
         )
         label_smoothing: float = setting(0.1, "share of the target spread over all classes", source=SWEEPS, ge=0, lt=1)
         optimizer: str | None = setting("sgd", "sgd: others change values that were not fetched", source=SWEEPS)
-        lr: float | None = setting(0.3, "learning rate of the values", source=SWEEPS, ge=0)
+        lr: float | None = setting(
+            30.0,
+            "learning rate of the values",
+            source="clbench: with epochs=10 as far as the paper's 0.3 in 1000",
+            ge=0,
+        )
         momentum: float | None = setting(0.0, "0: more would change values that were not fetched", source=SWEEPS)
         weight_decay: float | None = setting(0.0, "0: more would change values not fetched", source=SWEEPS)
         batch_size: int | None = setting(256, "samples per step", source=SWEEPS, ge=1)
+        epochs: float | None = setting(
+            10.0, "passes over a task's data", source="clbench; official sweeps: 500 to 2000, at lr 0.3", gt=0
+        )
         schedule: str | None = setting("constant", "learning-rate schedule", source=SWEEPS)
         clip: float | None = setting(1.0, "largest gradient norm", source=SWEEPS, gt=0)
 

@@ -15,7 +15,7 @@ from clbench.models.key_value import KeyValueBottleneck
 from clbench.strategies.dkvb import DKVB
 
 Drive = Callable[..., Session]
-SMALL = {"codebooks": 16, "pairs": 32, "key_epochs": 2, "batch_size": 20, "epochs": 2}
+SMALL = {"codebooks": 16, "pairs": 32, "key_epochs": 2, "batch_size": 20, "epochs": 2, "lr": 0.3}
 JOB = {"stream": "split-digits", "backbone": "pixels", "stream_settings": {"train_per_class": 30}}
 
 
