@@ -64,7 +64,8 @@ class Split(Recipe):
     channels: ClassVar[Literal[1, 3] | None] = None
     augmentation: ClassVar[Augmentation] = Augmentation()
     training: ClassVar[Training] = Training()
-    default_model: ClassVar[str] = "slim-resnet18"
+    default_model: ClassVar[str] = "micro-vit"
+    feature_model: ClassVar[str] = "micro-vit"
 
     def build(self) -> Stream:
         c: SplitConfig = self.config
@@ -108,6 +109,7 @@ class Split(Recipe):
             augmentation=augmentation,
             training=replace(self.training, epochs=1) if c.online else self.training,
             default_model=self.default_model,
+            feature_model=self.feature_model,
             single_pass=c.online,
             pretraining_overlap=self.pretraining_overlap or overlap([data.name]),
         )

@@ -52,6 +52,7 @@ class Core50NC(Split):
     augmentation: ClassVar[Augmentation] = Augmentation(flip=True)
     training: ClassVar[Training] = ONE_PASS
     default_model: ClassVar[str] = "timm:vit_base_patch16_224.augreg_in21k"
+    feature_model: ClassVar[str] = default_model
     pretraining_overlap: ClassVar[str] = CORE50
 
     def arrival(self, class_names: list[str]) -> list[int]:
@@ -96,6 +97,7 @@ class Core50NI(DomainIncremental):
     augmentation: ClassVar[Augmentation] = Augmentation(flip=True)
     training: ClassVar[Training] = ONE_PASS
     default_model: ClassVar[str] = "timm:vit_base_patch16_224.augreg_in21k"
+    feature_model: ClassVar[str] = default_model
     pretraining_overlap: ClassVar[str] = CORE50
 
     def domains(self) -> Domains:
@@ -107,7 +109,7 @@ class Core50NI(DomainIncremental):
             label_of = np.array([names.index(name.rpartition(" ")[0]) for name in data.class_names])
             train, test = (Rows(rows.x, label_of[rows.y], rows.keys) for rows in (train, test))
         sessions = self._sessions()
-        dealt = (rank_in_class(np.arange(len(test.y)), test.y, test.keys, "dealing") + test.y) % len(CORE50_TRAIN)
+        dealt = (rank_in_class(np.arange(len(test.y)), test.y, test.keys, "dealing") ) % 7 % len(CORE50_TRAIN)
         domains = [
             Domain(f"s{session}", np.flatnonzero(sessions == session), np.flatnonzero(dealt == place))
             for place, session in enumerate(CORE50_TRAIN)

@@ -66,7 +66,8 @@ class DomainIncremental(Recipe):
 
     augmentation: ClassVar[Augmentation] = Augmentation()
     training: ClassVar[Training] = Training()
-    default_model: ClassVar[str] = "slim-resnet18"
+    default_model: ClassVar[str] = "micro-vit"
+    feature_model: ClassVar[str] = "micro-vit"
 
     @abstractmethod
     def domains(self) -> Domains:
@@ -122,6 +123,7 @@ class DomainIncremental(Recipe):
             augmentation=augmentation,
             training=replace(self.training, epochs=1) if c.online else self.training,
             default_model=self.default_model,
+            feature_model=self.feature_model,
             single_pass=c.online,
             pretraining_overlap=self.pretraining_overlap or found.overlap,
         )

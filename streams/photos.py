@@ -54,6 +54,7 @@ class Photos(Split):
     augmentation: ClassVar[Augmentation] = Augmentation(flip=True, crop=0.08)
     training: ClassVar[Training] = FINE_TUNING
     default_model: ClassVar[str] = "timm:vit_base_patch16_224.augreg_in21k"
+    feature_model: ClassVar[str] = default_model
 
 
 class SplitImagenetR(Photos):

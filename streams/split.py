@@ -24,7 +24,6 @@ class SplitDigits(Split):
 
     set_name: ClassVar[str] = "digits"
     training: ClassVar[Training] = Training(optimizer="sgd", lr=0.05, batch_size=16, epochs=5)
-    default_model: ClassVar[str] = "mlp"
 
 
 class SplitMnist(Split):
@@ -37,6 +36,7 @@ class SplitMnist(Split):
     channels: ClassVar[Literal[1, 3] | None] = 1
     training: ClassVar[Training] = Training(optimizer="sgd", lr=0.03, batch_size=10, epochs=1)
     default_model: ClassVar[str] = "mlp"
+    feature_model: ClassVar[str] = "pixels"
 
 
 class SplitFashionMnist(SplitMnist):

@@ -27,6 +27,7 @@ class Warped(DomainIncremental):
     set_name: ClassVar[str]
     channels: ClassVar[Literal[1, 3] | None] = 1
     default_model: ClassVar[str] = "mlp"
+    feature_model: ClassVar[str] = "pixels"
 
     @abstractmethod
     def warps(self) -> list[str]:

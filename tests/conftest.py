@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: worke
 os.environ["CLBENCH_TRACKING"] = "off"
 
 RUNS = (("finetune", 0), ("finetune", 1), ("replay", 0), ("replay", 1), ("nmc", 0))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_models() -> Iterator[None]:
+    """The digits with a small perceptron, and their pixels as features: most tests are about what is around a model."""
+    from clbench.streams.split import SplitDigits
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SplitDigits, "default_model", "mlp")
+        patch.setattr(SplitDigits, "feature_model", "pixels")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -99,3 +99,24 @@ def test_augmentations() -> None:
         mixed, soft = mix(torch.ones(8, 3, 16, 16), targets, draw)
         torch.testing.assert_close(mixed, torch.ones(8, 3, 16, 16))
         torch.testing.assert_close(soft.sum(1), torch.ones(8))
+
+
+def test_streams_of_images_start_from_it() -> None:
+    from clbench.streams.domains import DomainSets
+    from clbench.streams.split import SplitCifar10, SplitCifar100, SplitFiles, SplitTinyImagenet
+
+    for recipe in (SplitCifar10, SplitCifar100, SplitTinyImagenet, SplitFiles, DomainSets):
+        assert (recipe.default_model, recipe.feature_model) == ("micro-vit", "micro-vit")
+
+
+@pytest.mark.slow
+def test_the_embedded_images_start_from_it(tmp_path: Path) -> None:
+    import json
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "clbench", "run", "nmc", "split-digits", "--out", str(tmp_path), "--no-tracking"]
+    subprocess.run(command, check=True, capture_output=True)
+    record = json.loads(next(tmp_path.glob("runs/*/*/*/record.json")).read_text())
+    assert record["model"]["checkpoint"] == "clbench:micro-vit"
+    assert record["metrics"]["average"] > 0.5

@@ -22,8 +22,13 @@ EACH = 12  # by default one record of so many is looked at in full
 TINY = """
 name: tiny-published
 runs:
-  - strategies: [finetune, nmc, replay, ewc]
+  - strategies: [finetune, replay, ewc]
     stream: split-digits
+    backbone: mlp
+    seeds: 0-2
+  - strategy: nmc
+    stream: split-digits
+    backbone: pixels
     seeds: 0-2
 """
 
