@@ -47,7 +47,7 @@ def check(strategy: str) -> Iterator[Finding]:
     strategy that trains small models.
     """
     kind = load_strategy(strategy)
-    needs, model = kind.needs, kind.checked_with or None
+    needs, model = kind.needs, kind.checked_with or ("pixels" if kind.inputs == "features" else "mlp")
     if needs.objectives is not None and not set(needs.objectives) & OBJECTIVES.keys():
         known = ", ".join(OBJECTIVES)
         raise UserError(
