@@ -109,7 +109,7 @@ class Core50NI(DomainIncremental):
             label_of = np.array([names.index(name.rpartition(" ")[0]) for name in data.class_names])
             train, test = (Rows(rows.x, label_of[rows.y], rows.keys) for rows in (train, test))
         sessions = self._sessions()
-        dealt = (rank_in_class(np.arange(len(test.y)), test.y, test.keys, "dealing") ) % 7 % len(CORE50_TRAIN)
+        dealt = (rank_in_class(np.arange(len(test.y)), test.y, test.keys, "dealing") + test.y) % len(CORE50_TRAIN)
         domains = [
             Domain(f"s{session}", np.flatnonzero(sessions == session), np.flatnonzero(dealt == place))
             for place, session in enumerate(CORE50_TRAIN)
