@@ -33,9 +33,9 @@ GIVEN = {
 }  # fmt: skip
 EXEMPLAR_FREE = {
     "Naive", "OnlineNaive", "EWC", "SynapticIntelligence", "LwF", "LFL", "MAS", "CWRStar", "PNNStrategy", "PackNet",
-    "StreamingLDA", "LearningToPrompt",
+    "StreamingLDA", "LearningToPrompt", "FromScratchTraining",
     "EWCPlugin", "SynapticIntelligencePlugin", "LwFPlugin", "LFLPlugin", "MASPlugin", "RWalkPlugin", "CWRStarPlugin",
-    "FeatureDistillationPlugin",
+    "FeatureDistillationPlugin", "FromScratchTrainingPlugin",
 }  # fmt: skip
 ALL_DATA = {"Cumulative", "NCM_FullUpdatePlugin"}
 NOT_METHODS = {"SupervisedPlugin", "EvaluationPlugin", "EarlyStoppingPlugin", "LRSchedulerPlugin", "SupervisedTemplate"}
