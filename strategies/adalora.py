@@ -16,7 +16,8 @@ from clbench.samples import Batch
 from clbench.strategy import Strategy
 from clbench.stream import Task
 
-from .rank_lora import FUSED, only
+from .chosen_classes import among
+from .rank_lora import FUSED
 
 CODE = "official code (QingruZhang/AdaLoRA)"
 MNLI = f"{CODE}, MNLI script"
@@ -79,7 +80,8 @@ class AdaLoRA(Strategy):
         return [phase]
 
     def task_loss(self, classes: Any, batch: Batch) -> Tensor:
-        loss = self.objective.mean_loss(only(classes, self.model(batch.x)), batch.y)
+        outputs, y = among(self.model(batch.x), batch.y, classes)
+        loss = self.objective.mean_loss(outputs, y)
         if not self.config.orthogonal:
             return loss
         return loss + self.config.orthogonal * non_orthogonality(self.model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -10,12 +12,15 @@ from torch import Tensor
 from torch.func import functional_call
 
 from clbench.config import setting
+from clbench.engine.sampling import phase_length
 from clbench.models.pet import attach_attention_adapters, attach_lora, attach_prefix, is_pet, pet_parameters
 from clbench.models.vit import SMALL_VIT, first_blocks
 from clbench.phase import Phase
 from clbench.samples import Batch
 from clbench.strategy import Needs, Strategy
 from clbench.stream import Task
+
+from .chosen_classes import among
 
 CODE = "LAE code"
 SIZES = {"adapter": 5, "lora": 5, "prefix": 10}
@@ -30,7 +35,8 @@ class LAE(Strategy):
     same speed (`clbench.models.pet`).
 
     Learning: cross-entropy over the task's own classes trains the head and the online modules. From the second task on
-    the modules are frozen for the first part of the epochs, in which the head alone learns. Accumulation: when the
+    the modules are frozen for the first part of the steps, in which the head alone learns. Rows of new classes start
+    near zero, so a task's logits sum to about zero and those of several tasks can be compared. Accumulation: when the
     second task begins, the offline modules are made as a copy of the online ones; after every step from then on, those
     with frozen modules too, offline <- ema * offline + (1 - ema) * online. Ensemble: the score of a class is the larger
     one of its two softmax probabilities, over all classes seen, with online and with offline modules and the same head.
@@ -42,8 +48,10 @@ class LAE(Strategy):
     The code leaves an epoch's last, smaller batch out, which is kept here, and freezes for 3 of 5 or 30 of 50 epochs,
     which is one share. It gives a prefix a total attention of 1, the tokens keeping what the joint softmax left to
     them (`prefix_compensation=divided`); with few tokens that is far less than they had before, and `added` leaves
-    the tokens' own attention whole. PILOT's port freezes in the first task, too, copies the offline modules before any
-    training, and uses the learning rate of batches of 24 with batches of 128.
+    the tokens' own attention whole. Under the code's PyTorch (1.12) Adam also counts the steps in which the modules are
+    frozen, which makes their next steps up to four times as long; under later ones it does not, nor here. PILOT's port
+    freezes in the first task, too, copies the offline modules before any training, and uses the learning rate of
+    batches of 24 with batches of 128.
     """
 
     class Config(Strategy.Config):
@@ -54,7 +62,13 @@ class LAE(Strategy):
         adapt_blocks: int | None = setting(5, "number of leading blocks that are tuned; None: all", source=CODE, ge=1)
         ema: float = setting(0.9999, "what the offline modules keep at each step", source=CODE, ge=0, le=1)
         freeze: float = setting(
-            0.6, "share of a later task's epochs in which the head learns alone", source=CODE, ge=0, le=1
+            0.6, "share of a later task's steps in which the head learns alone", source=CODE, ge=0, le=1
+        )
+        head_std: float | None = setting(
+            0.001,
+            "deviation of the weights of new classes, with zero biases; None: as the head draws them",
+            source=CODE,
+            ge=0,
         )
         expert: Literal["both", "online", "offline"] = setting(
             "both", "who predicts (of no influence on training)", source="arXiv 2303.10070: both"
@@ -89,17 +103,18 @@ class LAE(Strategy):
     def begin_task(self, task: Task) -> None:
         if task.index > 0 and not self.state.offline:
             self.state.offline = {name: p.detach().clone() for name, p in pet_parameters(self.model).items()}
+        if self.config.head_std is not None:
+            self._draw_rows(list(task.new_classes), self.config.head_std)
 
     def phases(self, task: Task) -> list[Phase]:
-        loss = partial(self._loss, torch.tensor(task.classes))
-        frozen, rest = self._lengths(self.config.freeze if task.index > 0 else 0.0)
-        plan = []
-        if frozen:
-            plan.append(self.phase("head", task.train, loss=loss, trainable=_is_head, **frozen))
-        if rest:
-            carried = {"optimizer_state": "keep"} if frozen else {}
-            plan.append(self.phase("tune", task.train, loss=loss, trainable=_is_tuned, **rest, **carried))
-        return plan
+        whole = self.phase("tune", task.train, loss=partial(self._loss, list(task.classes)), trainable=_is_tuned)
+        steps = phase_length(whole, len(task.train))
+        frozen = round(self.config.freeze * steps) if task.index > 0 else 0
+        if not frozen:
+            return [whole]
+        head = replace(whole, name="head", trainable=_is_head, epochs=None, steps=frozen)
+        tune = replace(whole, epochs=None, steps=steps - frozen, optimizer_state="keep")
+        return [head, tune] if frozen < steps else [head]
 
     def after_step(self, batch: Batch) -> None:
         if not self.state.offline:
@@ -119,20 +134,17 @@ class LAE(Strategy):
             return offline
         return torch.maximum(self.model(inputs).softmax(dim=1), offline)
 
-    def _lengths(self, share: float) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Lengths of the phase with frozen modules, which is this share of a task, and of the other; {} for none."""
-        unit = "steps" if self.config.steps else "epochs"
-        whole = getattr(self.config, unit)
-        frozen = round(share * whole) if unit == "steps" else share * whole
-        rest = whole - frozen
-        return {unit: frozen} if frozen else {}, {unit: rest} if rest else {}
-
-    def _loss(self, classes: Tensor, batch: Batch) -> Tensor:
+    def _loss(self, classes: list[int], batch: Batch) -> Tensor:
         """Cross-entropy over these classes alone."""
-        scores = self.model(batch.x)
-        others = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
-        others[classes.to(scores.device)] = False
-        return self.objective.mean_loss(scores.masked_fill(others, float("-inf")), batch.y)
+        return self.objective.mean_loss(*among(self.model(batch.x), batch.y, classes))
+
+    def _draw_rows(self, classes: list[int], std: float) -> None:
+        """New values for the head's rows of these classes: weights N(0, std^2), biases zero."""
+        head: Any = self.model.head
+        for rows in head.parameters():
+            if rows.dim() and len(rows) == head.n_classes:
+                new = torch.zeros(len(classes), *rows.shape[1:])
+                rows.detach()[classes] = (new.normal_(std=std) if new.dim() > 1 else new).to(rows)
 
 
 def _is_head(name: str) -> bool:

@@ -1,13 +1,11 @@
-"""What methods with weighted rank-one components share: training them for a task, then merging them."""
+"""What methods that select the ranks of low-rank updates share: training them for a task, then merging them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from clbench.config import setting
@@ -18,31 +16,82 @@ from clbench.samples import Batch
 from clbench.strategy import Strategy
 from clbench.stream import Task
 
+from .chosen_classes import among, class_rows
+
 FUSED = "clbench: the papers' models have these layers apart"
 
 
-class RankLoRA(Strategy):
-    """For each task new rank-one components on all linear layers; the survivors are merged into the backbone after it.
+class RankSelection(Strategy):
+    """For each task a new low-rank update of all linear layers, whose ranks are selected while it trains.
 
     The backbone is frozen but for that; a classifier's head trains along. The loss is taken over the classes of the
-    task alone. Subclasses give the components' first weights and say what each step does to them.
+    task alone, and the head's rows of other classes stand still, whatever the optimiser's weight decay: each task has a
+    classifier of its own, as each task of the papers. Subclasses add the updates in `setup`, begin them in
+    `begin_task`, change them after each step (`reweigh`) and merge them in `end_task`.
     """
 
     class Config(Strategy.Config):
         rank: int = setting(16, "components of each layer at a task's start", source="arXiv 2106.09685", ge=1)
         separate: bool = setting(True, "fused query, key and value layers get factors of their own", source=FUSED)
 
+    tunable = False
+
     def setup(self) -> None:
-        attach(self.model, self.config.rank, self.scaling(), self.config.separate, type(self).__name__)
         self.state.step = 0
+        self.state.head = {}
         self.state.told = {}
+
+    def begin_task(self, task: Task) -> None:
+        self.state.step = 0
+        self.state.head = {name: rows.detach().clone() for name, rows in class_rows(self.model).items()}
+
+    def phases(self, task: Task) -> list[Phase]:
+        loss = partial(self.task_loss, task.classes)
+        phase = self.phase("train", task.train, loss=loss, trainable=self.is_trained, mode="frozen_norms")
+        phase.after_step = partial(self.after_update, task.classes, phase_length(phase, len(task.train)))
+        return [phase]
+
+    def is_trained(self, name: str) -> bool:
+        """Whether a parameter of this name trains."""
+        raise NotImplementedError
+
+    def task_loss(self, classes: Sequence[int], batch: Batch) -> Tensor:
+        outputs, y = among(self.model(batch.x), batch.y, classes)
+        return self.objective.mean_loss(outputs, y)
+
+    def after_update(self, classes: Sequence[int], steps: int, batch: Batch) -> None:
+        """After each update of a phase of this many steps."""
+        self.reweigh(self.state.step, steps)
+        self.state.step += 1
+        for name, rows in class_rows(self.model).items():
+            learned = rows[list(classes)]
+            rows.copy_(self.state.head[name])
+            rows[list(classes)] = learned
+
+    def reweigh(self, step: int, steps: int) -> None:
+        """Change the update's weights after the 0-based step `step` of `steps`."""
+        raise NotImplementedError
+
+    def end_task(self, task: Task) -> None:
+        self.state.head = {}
+
+    def diagnostics(self) -> dict[str, Any]:
+        return dict(self.state.told)
+
+
+class RankLoRA(RankSelection):
+    """The update is a sum of weighted rank-one components. Subclasses give the weights that they begin with."""
+
+    def setup(self) -> None:
+        super().setup()
+        attach(self.model, self.config.rank, self.scaling(), self.config.separate, type(self).__name__)
 
     def scaling(self) -> float:
         """The factor of every layer's sum."""
         return 1.0
 
     def begin_task(self, task: Task) -> None:
-        self.state.step = 0
+        super().begin_task(task)
         for part in components(self.model).values():
             part.start(self.first_weights())
 
@@ -50,26 +99,11 @@ class RankLoRA(Strategy):
         """The weights [rank] that a layer's components begin a task with."""
         raise NotImplementedError
 
-    def phases(self, task: Task) -> list[Phase]:
-        phase = self.phase(
-            "train", task.train, loss=partial(self.task_loss, task.classes), trainable=is_trained, mode="frozen_norms"
-        )
-        steps = phase_length(phase, len(task.train))
-        return [replace(phase, after_step=partial(self.after_update, steps))]
-
-    def task_loss(self, classes: Sequence[int], batch: Batch) -> Tensor:
-        return self.objective.mean_loss(only(classes, self.model(batch.x)), batch.y)
-
-    def after_update(self, steps: int, batch: Batch) -> None:
-        """After each update of a phase of this many steps: apply `reweigh`, count."""
-        self.reweigh(self.state.step, steps)
-        self.state.step += 1
-
-    def reweigh(self, step: int, steps: int) -> None:
-        """Change the components' weights after the 0-based update `step` of `steps`."""
-        raise NotImplementedError
+    def is_trained(self, name: str) -> bool:
+        return ".rank_one." in name or name.startswith("head.")
 
     def end_task(self, task: Task) -> None:
+        super().end_task(task)
         parts = components(self.model)
         squares = sum(float(part.change().double().square().sum()) for part in parts.values())
         self.state.told = {
@@ -77,20 +111,3 @@ class RankLoRA(Strategy):
             "update_norm": squares**0.5,
         }
         merge(self.model)
-
-    def diagnostics(self) -> dict[str, Any]:
-        return dict(self.state.told)
-
-
-def is_trained(name: str) -> bool:
-    """Components, and a classifier's head."""
-    return ".rank_one." in name or name.startswith("head.")
-
-
-def only(classes: Sequence[int], outputs: Tensor) -> Tensor:
-    """Outputs [B, n] with -inf for all other classes; as they are where the task has no classes (text)."""
-    if not classes:
-        return outputs
-    others = torch.ones(outputs.shape[-1], dtype=torch.bool, device=outputs.device)
-    others[list(classes)] = False
-    return outputs.masked_fill(others, float("-inf"))

@@ -16,8 +16,8 @@ from clbench.models.rank_one import components, soft_threshold
 from clbench.schedules import factor
 from clbench.state import pack
 from clbench.strategies.adalora import layers, non_orthogonality, spans
+from clbench.strategies.chosen_classes import among
 from clbench.strategies.codyra import threshold
-from clbench.strategies.rank_lora import only
 from clbench.strategies.sora import gates_apart
 
 WATCHED = f"{Path(__file__).with_name('rank_watchers.py')}:Watched"
@@ -146,7 +146,7 @@ def test_the_l1_term_is_the_mean_of_all_gates(drive: Drive) -> None:
     for i, part in enumerate(components(session.model).values()):
         torch.nn.init.constant_(part.w, 0.5 if i else -2.0)
     total = strategy.task_loss(task.classes, batch)
-    plain = session.objective.mean_loss(only(task.classes, session.model(batch.x)), batch.y)
+    plain = session.objective.mean_loss(*among(session.model(batch.x), batch.y, task.classes))
     n = len(components(session.model))
     assert (total - plain).item() == pytest.approx(10 * (2 + 0.5 * (n - 1)) / n, rel=1e-4)
 
@@ -178,7 +178,7 @@ def test_orthogonality_by_hand() -> None:
     model.lora_A = torch.nn.ParameterDict({"default": torch.eye(3)[:2] * 2})  # Gram matrix 4 I
     model.lora_B = torch.nn.ParameterDict({"default": torch.eye(3)[:, :2]})
     holder = torch.nn.Sequential(model)
-    assert float(non_orthogonality(holder)) == pytest.approx((18**0.5 + 0) / 2)
+    assert float(non_orthogonality(holder).detach()) == pytest.approx((18**0.5 + 0) / 2)
 
 
 # -- all of them -----------------------------------------------------------------------------------------------------
