@@ -12,10 +12,10 @@ class EMAMerge(Merging):
     """Go on from, and deploy, a moving average of the weights after each task (EMA-merge).
 
     Roth et al. 2024 (arXiv 2408.14471), there `ema_paint`: merge_t = (1 - weight) theta_t + weight merge_{t-1}, merge_0
-    = theta0, and task t + 1 is trained from merge_t. At weight 0 it is finetuning; at 1 theta0 is deployed, and rows of
-    classes that theta0 lacks as they were after their first task. The released code merges half and half where no
-    coefficient is given; on a long stream from a good theta0 a larger weight keeps more. One copy of the weights is
-    kept.
+    = theta0, and task t + 1 is trained from merge_t. At weight 0 it is training without any merging; at 1 theta0 is
+    deployed, and rows of classes that theta0 lacks as they were after their first task. The released code merges half
+    and half where no coefficient is given; on a long stream from a good theta0 a larger weight keeps more. One copy of
+    the weights is kept.
     """
 
     paper = "Roth et al. 2024 (arXiv 2408.14471)"
@@ -32,7 +32,7 @@ class EMAMerge(Merging):
         self.state.running = self.state.running or start
 
     def merged(self, trained: Weights) -> Weights:
-        return interpolated(trained, self.state.running, self.config.weight)
+        return interpolated(trained, self.state.running, self.config.weight, self.votes(trained))
 
     def fold(self, trained: Weights) -> None:
         self.state.running = self.merged(trained)

@@ -6,12 +6,13 @@ import torch
 
 from clbench.config import setting
 from clbench.memory import Policy
-from clbench.merging import Weights, averaged, extended
+from clbench.merging import Weights, averaged, chosen_rows, extended
 from clbench.phase import Phase
 from clbench.samples import Batch, Pool, Samples
 from clbench.strategy import Needs
 from clbench.stream import EvalSet, Task
 
+from .chosen_classes import class_rows
 from .merging import Init, Merging
 
 
@@ -22,8 +23,8 @@ class GreedySoup(Merging):
     joins if the mean with it scores strictly higher. Here they come from the tasks so far, each trained from theta0,
     and the choice is made anew after every task. Held out is a share of each task's data, not trained on; `memory_size`
     of these samples are kept. The score is the stream's metric, so text works as well (nats, lower is better); on
-    task-incremental streams among the classes of the sample's task. Rows that a checkpoint lacks are scored, and
-    deployed where no member has them, with the values they were created with. All checkpoints are kept, and theta0.
+    task-incremental streams among the classes of the sample's task. Rows that a checkpoint lacks are scored with the
+    values they were created with, and so is what no member has learned. All checkpoints are kept, and theta0.
     """
 
     paper = "Wortsman et al. 2022 (arXiv 2203.05482)"
@@ -41,6 +42,7 @@ class GreedySoup(Merging):
         self.state.memory = self.memory(self.config.memory_size, self.config.policy)
         self.state.classes = []
         self.state.checkpoints = []
+        self.state.voters = []  # for each checkpoint, the classes that were in its loss
         self.state.chosen = []
         self.state.soup = {}
 
@@ -64,9 +66,9 @@ class GreedySoup(Merging):
 
     def end_task(self, task: Task) -> None:
         self.state.checkpoints.append(self.weights())
+        self.state.voters.append(self.state.in_loss)
         trained = self.weights()
-        self.state.chosen, soup, _ = self.greedy()
-        self.state.soup = extended(soup, self.state.initial)
+        self.state.chosen, self.state.soup, _ = self.greedy()
         self.load(trained)
 
     def merged(self, trained: Weights) -> Weights:
@@ -74,13 +76,18 @@ class GreedySoup(Merging):
 
     def greedy(self) -> tuple[list[int], Weights, float]:
         """The numbers of the chosen checkpoints, their mean, and its score. Leaves other weights in the model."""
-        checkpoints = self.state.checkpoints
+        checkpoints = [extended(weights, self.state.initial) for weights in self.state.checkpoints]
+        rows = [name for name in class_rows(self.model) if name in checkpoints[0]]
+        votes = [
+            {name: chosen_rows(weights[name], voters) for name in rows}
+            for weights, voters in zip(checkpoints, self.state.voters, strict=True)
+        ]
         alone = [self.score(weights) for weights in checkpoints]
         best, *others = sorted(range(len(alone)), key=lambda i: -alone[i])
         chosen, highest = [best], alone[best]
-        soup, counts = averaged({}, {}, checkpoints[best])
+        soup, counts = averaged({}, {}, checkpoints[best], votes[best])
         for i in others:
-            further = averaged(soup, counts, checkpoints[i])
+            further = averaged(soup, counts, checkpoints[i], votes[i])
             score = self.score(further[0])
             if score > highest:
                 chosen, highest, (soup, counts) = [*chosen, i], score, further

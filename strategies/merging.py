@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from clbench.config import setting
 from clbench.errors import UserError
 from clbench.growing import known_part
-from clbench.merging import Weights, cut, extended
+from clbench.merging import Weights, chosen_rows, cut, extended
+from clbench.samples import Batch
 from clbench.strategy import Strategy
 from clbench.stream import Task
+
+from .chosen_classes import among, class_rows
 
 Init = Literal["theta0", "last", "merged"]
 TIME = "Dziadzio et al. 2025 (arXiv 2412.06712)"
@@ -31,14 +34,23 @@ class Merging(Strategy):
     and the floating-point buffers, in float32 on the CPU. Frozen parameters are equal in all checkpoints. Integer
     buffers, and whatever `merge_only` leaves out, are those of the latest training and go on from there.
 
-    A head grows. A class's row that a checkpoint lacks is left out of averages; see `clbench.merging`. theta0 has the
-    rows of the classes that the stream knows before training.
+    The loss of a task is over the classes of that task (`loss_over=task`), as in these papers, where every task has a
+    label space of its own; the head's other rows stand still, against weight decay and momentum, too. `seen` takes the
+    classes seen so far, as finetuning does: then each task pushes the rows of earlier classes down, and averages of
+    them are of little use. Against finetuning, the two settings tell what the loss does and what merging does. Where a
+    task has all classes (domains), or there are none (text), there is no difference.
+
+    A head grows. A class's row is merged over the tasks in whose loss the class was: other checkpoints have no such
+    row, or one that learned nothing. theta0 has the rows of the classes that the stream knows before training.
 
     Inside a task the merge is deployed that would be if training ended there, so nothing jumps at the task's end. A
     checkpoint is kept (`fold`) when the next task begins.
     """
 
     class Config(Strategy.Config):
+        loss_over: Literal["task", "seen"] = setting(
+            "task", "classes in the loss: those of the task, or all seen so far", source="arXiv 2203.05482, 2212.04089"
+        )
         init: Init = setting("last", "weights a task is trained from", source=TIME)
         deploy: Literal["merged", "last"] = setting("merged", "weights to evaluate with", source=TIME)
         merge_only: str | None = setting(
@@ -69,6 +81,35 @@ class Merging(Strategy):
     def begun(self, start: Weights, current: Weights) -> None:
         """A task begins. start: the weights before the head grew for it; current: all, those that are trained now."""
 
+    def votes(self, trained: Weights) -> dict[str, Tensor]:
+        """Which rows of `trained` belong to classes in the task's loss; see `clbench.merging`."""
+        rows = class_rows(self.model)
+        return {name: chosen_rows(value, self.state.in_loss) for name, value in trained.items() if name in rows}
+
+    # -- the loss ------------------------------------------------------------------------------------------------
+
+    def loss(self, batch: Batch) -> Tensor:
+        if not self._left_out():
+            return super().loss(batch)
+        outputs, y = among(self.model(batch.x), batch.y, self.state.in_loss)
+        return self.objective.mean_loss(outputs, y)
+
+    def after_step(self, batch: Batch) -> None:
+        """Undo what weight decay and momentum did to the rows of classes that are not in the loss."""
+        others = self._left_out()
+        if others:
+            for name, value in class_rows(self.model).items():
+                value[others] = self.state.rows[name].to(value.device)[others]
+
+    def _left_out(self) -> list[int]:
+        """The classes of the head that are not in the task's loss."""
+        return sorted(set(range(getattr(self.model, "n_classes", 0))) - set(self.state.in_loss))
+
+    def _enter_loss(self, task: Task) -> None:
+        chosen = task.classes if self.config.loss_over == "task" else range(getattr(self.model, "n_classes", 0))
+        self.state.in_loss = list(chosen)
+        self.state.rows = {name: p.detach().clone() for name, p in class_rows(self.model).items()}
+
     # -- the frame -----------------------------------------------------------------------------------------------
 
     def setup(self) -> None:
@@ -78,6 +119,8 @@ class Merging(Strategy):
         self.state.shapes = shapes(weights)
         self.state.known = {}
         self.state.initial = {}
+        self.state.in_loss = []  # classes in the loss of the task being trained
+        self.state.rows = {}  # the head's rows at that task's start
 
     def begin_task(self, task: Task) -> None:
         current = self.weights()
@@ -91,6 +134,7 @@ class Merging(Strategy):
         if self.keeps_initial or self.config.init == "theta0":
             self.state.initial = extended(self.state.initial, current)
         self.load(start)
+        self._enter_loss(task)
         current = self.weights()
         self.state.shapes = shapes(current)
         self.begun(start, current)

@@ -13,8 +13,9 @@ class Soup(Merging):
 
     Wortsman et al. 2022 (arXiv 2203.05482): (1/K) sum_k theta_k over models finetuned from the same theta0, here on
     different tasks; theta0 itself is no member. With `init=last` it is the mean of the trajectory's checkpoints. A row
-    of a head is averaged over the tasks since its class arrived; from theta0, old classes' rows are trained once and
-    then only against. Kept are a running mean and a count for each row.
+    of the head is averaged over the tasks in whose loss its class was. Kept are a running mean and a count for each
+    row. The paper's other form, the greedy soup, is the strategy `greedy-soup`: it keeps held-out samples and all
+    checkpoints, which this one does not.
     """
 
     paper = "Wortsman et al. 2022 (arXiv 2203.05482)"
@@ -27,7 +28,10 @@ class Soup(Merging):
         self.state.mean, self.state.counts = {}, {}
 
     def merged(self, trained: Weights) -> Weights:
-        return averaged(self.state.mean, self.state.counts, trained)[0]
+        return self._with(trained)[0]
 
     def fold(self, trained: Weights) -> None:
-        self.state.mean, self.state.counts = averaged(self.state.mean, self.state.counts, trained)
+        self.state.mean, self.state.counts = self._with(trained)
+
+    def _with(self, trained: Weights) -> tuple[Weights, Weights]:
+        return averaged(self.state.mean, self.state.counts, trained, self.votes(trained))

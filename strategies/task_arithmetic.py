@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from clbench.config import setting
-from clbench.merging import Weights, added, difference, summed
+from clbench.merging import Weights, added, averaged, cut, difference, extended, summed
 
 from .merging import Init, Merging
 
@@ -19,8 +19,10 @@ class TaskArithmetic(Merging):
     2024 (arXiv 2408.14471) do, which counts what tasks share once for each of them, or the weights at the task's start.
     `merge_of=running` merges, as they do, the vectors of theta_t and of the last merge instead of all.
 
-    A new class's row has as theta0 the values it was created with, and no vector before its task. Buffers are those of
-    the latest training: a sum of differences of variances is no variance. Besides theta0, one sum is kept.
+    theta0 has no row for a new class, so there is no vector: like the heads of these papers, which belong to one task
+    each, such a row is not scaled, but taken as trained, the mean over the tasks in whose loss its class was. Buffers
+    are those of the latest training: a sum of differences of variances is no variance. Besides theta0, one sum is kept,
+    and the new rows.
     """
 
     paper = "Ilharco et al. 2023 (arXiv 2212.04089)"
@@ -40,26 +42,28 @@ class TaskArithmetic(Merging):
         super().setup()
         self.state.vectors = []
         self.state.origin = {}
+        self.state.mean, self.state.counts = {}, {}  # of tensors with rows that theta0 lacks
 
     def begun(self, start: Weights, current: Weights) -> None:
         if self.config.origin == "task_start":
-            self.state.origin = current
+            self.state.origin = self._known(current)
 
     def merged(self, trained: Weights) -> Weights:
-        return self._merge([*self.state.vectors, self.vector(trained)])
+        merge = self._merge([*self.state.vectors, self.vector(trained)])
+        grown, _ = self._grown(trained)
+        return merge | extended({name: merge[name] for name in grown}, grown)
 
     def fold(self, trained: Weights) -> None:
         vectors = [*self.state.vectors, self.vector(trained)]
         if self.config.merge_of == "running":
-            vectors = [self.prepared(difference(self._merge(vectors), self.state.initial))]
+            vectors = [self.prepared(difference(self._merge(vectors), self._known(self.state.initial)))]
         self.state.vectors = self.kept(vectors)
+        self.state.mean, self.state.counts = self._grown(trained)
 
     def vector(self, trained: Weights) -> Weights:
         """The vector of the task that ended at `trained`, as it is merged and kept."""
-        origin = self.state.origin or self.state.initial
-        parameters = self.trainable()
-        vector = difference({name: value for name, value in trained.items() if name in parameters}, origin)
-        return self.prepared(vector)
+        origin = self.state.origin or self._known(self.state.initial)
+        return self.prepared(difference(self._known(trained), origin, self.votes(trained)))
 
     def prepared(self, vector: Weights) -> Weights:
         """A vector before merging."""
@@ -74,4 +78,15 @@ class TaskArithmetic(Merging):
         return [summed(vectors)]
 
     def _merge(self, vectors: list[Weights]) -> Weights:
-        return added(self.state.initial, self.combined(vectors), self.config.scale)
+        return added(self._known(self.state.initial), self.combined(vectors), self.config.scale)
+
+    def _known(self, weights: Weights) -> Weights:
+        """Of the parameters, the rows that theta0 has."""
+        parameters = self.trainable()
+        return cut(weights, {name: shape for name, shape in self.state.known.items() if name in parameters})
+
+    def _grown(self, trained: Weights) -> tuple[Weights, Weights]:
+        """The means of parameters with rows that theta0 lacks, `trained` among them, and the votes for each row."""
+        known = self._known(trained)
+        grown = {name: trained[name] for name, value in known.items() if value.shape != trained[name].shape}
+        return averaged(self.state.mean, self.state.counts, grown, self.votes(trained))

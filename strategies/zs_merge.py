@@ -12,9 +12,8 @@ class ZSMerge(EMAMerge):
     """Train every task from the initial weights, and deploy a moving average of the results (ZS-merge).
 
     Roth et al. 2024 (arXiv 2408.14471), there `zs_paint`: the rule of EMA-merge, but theta_t is always trained from
-    theta0. On class-incremental streams a row of the head starts anew with each task, so old classes' rows are trained
-    once and then only against: it is meant for label spaces that do not grow, and models that can classify at theta0.
-    Two copies of the weights are kept.
+    theta0. A class that comes again is learned anew, too. It is meant for models that can classify at theta0: what a
+    head's new rows have learned fits the features of their own task's end. Two copies of the weights are kept.
     """
 
     class Config(EMAMerge.Config):

@@ -9,6 +9,7 @@ from torch import Tensor
 from clbench.merging import (
     added,
     averaged,
+    chosen_rows,
     difference,
     dropped,
     elected_mean,
@@ -58,18 +59,36 @@ def test_the_running_mean_is_the_mean_and_keeps_equal_members() -> None:
     assert all(torch.equal(value, same[0][name]) for name, value in mean(same).items())
 
 
+def test_a_row_is_averaged_over_the_members_that_have_it() -> None:
+    assert mean([w(3.0), w(6.0, 1.0), w(9.0, 2.0, 5.0)])["w"].tolist() == [6.0, 1.5, 5.0]
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-def test_a_row_is_averaged_over_the_members_that_have_it(order: tuple[int, ...]) -> None:
-    members = [w(3.0), w(6.0, 1.0), w(9.0, 2.0, 5.0)]
-    assert mean([members[i] for i in order])["w"].tolist() == [6.0, 1.5, 5.0]
+def test_a_row_is_averaged_over_the_members_that_vote_for_it(order: tuple[int, ...]) -> None:
+    """Row 0: two of three; row 1: one, whose bits it has; row 2: none, so the first member's value stays."""
+    members = [w(3.0, 0.7, 1.0), w(6.0, 0.1, 2.0), w(9.0, 0.2, 3.0)]
+    voted = [[0], [1], [0]]
+    found: dict[str, Tensor] = {}
+    counts: dict[str, Tensor] = {}
+    for i in order:
+        votes = {"w": chosen_rows(members[i]["w"], voted[i])}
+        found, counts = averaged(found, counts, members[i], votes)
+    assert torch.equal(found["w"], torch.tensor([6.0, 0.1, members[order[0]]["w"][2]]))
+    assert counts["w"].tolist() == [2, 1, 0]
 
 
-def test_task_vectors_give_back_the_weights_and_sum_over_the_rows_they_have() -> None:
+def test_rows_without_a_vote_keep_the_older_value_and_give_no_vector() -> None:
+    votes = {"w": torch.tensor([1, 0, 1])}
+    assert interpolated(w(4.0, 8.0, 5.0), w(0.0, 2.0), 0.5, votes)["w"].tolist() == [2.0, 2.0, 5.0]
+    assert difference(w(4.0, 8.0), w(1.0, 1.0), votes)["w"].tolist() == [3.0, 0.0]
+
+
+def test_task_vectors_give_back_the_weights_and_sum() -> None:
     origin, trained = drawn(2)
     back = added(origin, difference(trained, origin), 1.0)
     for name, value in back.items():
         torch.testing.assert_close(value, trained[name])
-    assert summed([w(1.0), w(2.0, 3.0)])["w"].tolist() == [3.0, 3.0]
+    assert summed([w(1.0, 0.0), w(2.0, 3.0)])["w"].tolist() == [3.0, 3.0]
 
 
 def test_later_rows_come_from_the_current_weights() -> None:
@@ -119,8 +138,13 @@ def test_one_whole_vector_is_its_own_merge() -> None:
     assert all(torch.equal(value, vector[name]) for name, value in found.items())
 
 
-def test_a_vector_without_a_row_has_no_vote_there() -> None:
-    assert elected_mean([w(1.0), w(3.0, -4.0)])["w"].tolist() == [2.0, -4.0]
+def test_a_vector_that_is_zero_has_no_vote_there() -> None:
+    assert elected_mean([w(1.0, 0.0), w(3.0, -4.0)])["w"].tolist() == [2.0, -4.0]
+
+
+def test_vectors_without_entries_stay_so() -> None:
+    empty = {"w": torch.zeros(0, 4)}
+    assert elected_mean([trimmed(empty, 0.2)])["w"].shape == (0, 4)
 
 
 # -- DARE ------------------------------------------------------------------------------------------------------------
