@@ -69,10 +69,9 @@ class FeCAM(OnePass):
         if self.config.normalise == "distance":
             u, means = F.normalize(u, dim=1), F.normalize(means, dim=1)
         scores = u.new_full((len(u), statistics.n_classes), float("-inf"))
-        with torch.autocast(inputs.device.type, enabled=False):
-            for c in statistics.classes:
-                scores[:, c] = -((u - means[c]).float() @ self._root(c).to(inputs.device)).square().sum(1)
-        return scores
+        for c in statistics.classes:
+            scores[:, c] = -((u - means[c]) @ self._root(c, u.device).double()).square().sum(1)
+        return scores.float()  # rounded, since the last bits depend on the chunk
 
     def _features(self, x: Tensor) -> Tensor:
         """float64 [B, d]: transformed, and of unit length unless only the distance wants that."""
@@ -85,14 +84,17 @@ class FeCAM(OnePass):
             x = x**self.config.tukey
         return F.normalize(x, dim=1) if self.config.normalise == "features" else x
 
-    def _root(self, label: int) -> Tensor:
-        """R, float32 [d, d], with R R^T the inverse of the class's covariance; computed once for each state of it."""
+    def _root(self, label: int, device: torch.device) -> Tensor:
+        """R [d, d] with R R^T the inverse of the class's covariance; computed once for each state of it.
+
+        Kept in float32, which halves the memory: 472 MB for 200 classes of 768 features.
+        """
         shared = self.config.covariance == "shared"
         key = -1 if shared else label
         n = int(self.state.statistics.counts.sum() if shared else self.state.statistics.counts[label])
         if key not in self._roots or self._roots[key][0] != n:
             s = self.state.statistics.shared_covariance() if shared else self.state.statistics.covariance(label)
-            self._roots[key] = n, inverse_root(self._regular(s)).float()
+            self._roots[key] = n, inverse_root(self._regular(s)).float().to(device)
         return self._roots[key][1]
 
     def _regular(self, s: Tensor) -> Tensor:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from clbench.data.layout import write_image_set
 from clbench.engine.session import Session
-from clbench.errors import UserError
+from clbench.errors import Interrupted, UserError
 from clbench.models import key_value
 from clbench.models.key_value import KeyValueBottleneck
+from clbench.samples import Batch
 from clbench.strategies.dkvb import DKVB
 
 Drive = Callable[..., Session]
@@ -45,7 +50,7 @@ def test_untouched_values_keep_their_bits(drive: Drive, monkeypatch: pytest.Monk
         if seen:
             before = seen[-1][1]
             changed = (module.values[:, : before.shape[1]] != before).any(1)
-            rows = batch.extra["fetched"] + torch.arange(16) * 32  # type: ignore[attr-defined]
+            rows = batch.x.long() + torch.arange(16) * 32  # type: ignore[attr-defined]
             fetched = torch.zeros(16 * 32, dtype=torch.bool).index_fill_(0, rows.flatten(), True)
             assert not (changed & ~fetched).any() and changed.any()
             assert torch.equal(module.keys, seen[-1][0])
@@ -57,6 +62,112 @@ def test_untouched_values_keep_their_bits(drive: Drive, monkeypatch: pytest.Monk
     assert len(seen) == 5 * 2 * 3
     unused = ~module.used.flatten()
     assert 0 < unused.sum() < len(unused) and (module.values[unused] == 0).all()
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """Step by step, features and the keys before it; positions in the pool and labels."""
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = {"keys": [], "train": []}
+    place, after_step = DKVB._place_keys, DKVB.after_step
+
+    def placing(self: DKVB, batch: Batch) -> None:
+        seen["keys"].append((batch.x.clone(), self.model.bottleneck.keys.clone()))
+        place(self, batch)
+
+    def stepped(self: DKVB, batch: Batch) -> None:
+        seen["train"].append((batch.index.clone(), batch.y.clone()))
+        after_step(self, batch)
+
+    monkeypatch.setattr(DKVB, "_place_keys", placing)
+    monkeypatch.setattr(DKVB, "after_step", stepped)
+    return seen
+
+
+UNEQUAL = {**JOB, "stream_settings": {"train_per_class": 30, "sizes": [3, 5, 2]}}
+
+
+@pytest.mark.oracle("dkvb", "values, step by step, are those of a plain loop of the official training")
+@pytest.mark.parametrize("clip", [1.0, 2e-3])
+def test_training_is_a_plain_loop(drive: Drive, batches: dict[str, list[tuple[Tensor, Tensor]]], clip: float) -> None:
+    """All ten classes in the softmax from the start, as in the official code; its search, its mean, its optimiser."""
+    session = drive("dkvb", {**SMALL, "classes": 10, "lr": 30.0, "clip": clip}, job=UNEQUAL)
+    module = session.model.bottleneck
+    values = torch.zeros(16, 32, 10, requires_grad=True)
+    used = torch.zeros(16, 32, dtype=torch.bool)
+
+    def nearest(features: Tensor, allowed: Tensor) -> Tensor:
+        queries = torch.einsum("bd,cdk->cbk", features, module.projections)
+        return (torch.cdist(queries, module.keys) + torch.where(allowed, 0.0, torch.inf)[:, None]).argmin(2)
+
+    pool = session.stream.tasks[0].train.pool
+    codebook = torch.arange(16)[:, None]
+    for index, y in batches["train"]:
+        found = nearest(session.services.features.read(pool, index), torch.ones_like(used))
+        used[codebook, found] = True
+        scores = values[codebook, found].mean(0).log_softmax(1)
+        loss = -0.9 * scores[torch.arange(len(y)), y].mean() - 0.1 * scores.mean()
+        (gradient,) = torch.autograd.grad(loss, values)
+        gradient *= min(1.0, clip / (float(gradient.norm()) + 1e-6))
+        values = (values - 30.0 * gradient).detach().requires_grad_()
+    torch.testing.assert_close(module.values.view(16, 32, 10), values, rtol=1e-4, atol=1e-6)
+    test = session.stream.eval_sets[0].data
+    inputs = session.services.batch(test, torch.arange(len(test)), "plain").x
+    expected = values[codebook, nearest(inputs, used)].mean(0)
+    torch.testing.assert_close(session.strategy.predict(inputs), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.oracle("dkvb", "keys, step by step, are those of a plain loop of moving averages")
+def test_placing_keys_is_a_plain_loop(drive: Drive, batches: dict[str, list[tuple[Tensor, Tensor]]]) -> None:
+    """Four passes over 60 samples, threshold 0: no key jumps."""
+    settings = {**SMALL, "pairs": 8, "threshold": 0.0, "decay": 0.9, "key_epochs": 4}
+    module = drive("dkvb", settings, job=JOB).model.bottleneck
+    keys = batches["keys"][0][1]
+    size, total = torch.zeros(16, 8), torch.zeros(16, 8, 14)
+    assert len(batches["keys"]) == 4 * 3
+    for features, before in batches["keys"]:
+        torch.testing.assert_close(keys, before, rtol=1e-4, atol=1e-4)
+        queries = torch.einsum("bd,cdk->cbk", features, module.projections)
+        mine = F.one_hot(torch.cdist(queries, keys).argmin(2), 8).float()
+        size = 0.9 * size + 0.1 * mine.sum(1)
+        total = 0.9 * total + 0.1 * mine.mT @ queries
+        n = size.sum(1, keepdim=True)
+        keys = total / ((size + 1e-5) / (n + 8e-5) * n)[..., None]
+    torch.testing.assert_close(module.keys, keys, rtol=1e-4, atol=1e-4)
+
+
+def images(folder: Path, n: int = 60) -> Path:
+    """A set of grey images like the digits, 8x8, in two classes."""
+    x = np.random.default_rng(0).integers(0, 256, (n, 1, 8, 8), dtype=np.uint8)
+    for split in ("train", "test"):
+        write_image_set(folder, split, x, np.arange(n) % 2, ["one", "two"])
+    return folder
+
+
+def test_keys_may_be_placed_on_another_image_set(drive: Drive, tmp_path: Path) -> None:
+    """They then do not depend on the stream's first task, and may be resumed while being placed."""
+    settings = {**SMALL, "key_data": str(images(tmp_path / "noise"))}
+    found = [drive("dkvb", settings, job=JOB, order_seed=seed).model.bottleneck for seed in (0, 3)]
+    assert torch.equal(found[0].keys, found[1].keys) and not torch.equal(found[0].values, found[1].values)
+    own = [drive("dkvb", SMALL, job=JOB, order_seed=seed).model.bottleneck.keys for seed in (0, 3)]
+    assert not torch.equal(own[0], own[1])
+    folder = tmp_path / "stopped"
+    for stop in (2, 6):
+        with pytest.raises(Interrupted):
+            drive("dkvb", settings, job=JOB, order_seed=0, folder=folder, stop_at=stop)
+    again = drive("dkvb", settings, job=JOB, order_seed=0, folder=folder).model.bottleneck
+    assert torch.equal(again.keys, found[0].keys) and torch.equal(again.values, found[0].values)
+
+
+def test_an_image_set_that_is_not_there_is_said_so(drive: Drive) -> None:
+    with pytest.raises(UserError, match="nowhere"):
+        drive("dkvb", {**SMALL, "key_data": "nowhere"}, job=JOB)
+
+
+def test_an_online_stream_is_passed_once(drive: Drive) -> None:
+    online = {**JOB, "stream_settings": {"train_per_class": 30, "online": True}}
+    with pytest.raises(UserError, match="phase 'train'"):
+        drive("dkvb", {**SMALL, "key_epochs": 1}, job=online)
+    assert drive("dkvb", {**SMALL, "key_epochs": 1, "epochs": 1}, job=online).step == 6 * 3
 
 
 def test_scores_are_means_over_codebooks() -> None:

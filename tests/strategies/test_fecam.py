@@ -76,7 +76,7 @@ def test_scores_are_the_definition(settings: dict[str, Any]) -> None:
     strategy = fitted(settings, x, y)
     inputs = x[:40] * 1.1
     expected = torch.from_numpy(-distances(inputs, x, y, strategy.config))
-    torch.testing.assert_close(strategy.predict(torch.from_numpy(inputs)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(strategy.predict(torch.from_numpy(inputs)), expected.float(), rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.oracle("fecam", "without shrinkage and correlations, scikit-learn's Mahalanobis distances")
@@ -89,7 +89,7 @@ def test_plain_distances_are_those_of_scikit_learn() -> None:
         estimator.location_ = unit(x[y == k].mean(0))
         n = (y == k).sum()
         expected = torch.from_numpy(-estimator.mahalanobis(x) * (n - 1) / n)
-        torch.testing.assert_close(strategy.predict(torch.from_numpy(x))[:, k], expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(strategy.predict(torch.from_numpy(x))[:, k], expected.float(), rtol=1e-5, atol=1e-5)
 
 
 def test_covariances_matter() -> None:
@@ -130,6 +130,17 @@ def test_only_classes_that_changed_are_factorised_again(monkeypatch: pytest.Monk
     strategy.after_step(batch(x[:3], np.array([2, 2, 2])))
     strategy.predict(inputs)
     assert len(calls) == 5
+
+
+@pytest.mark.parametrize("settings", [{}, {"covariance": "shared"}], ids=str)
+def test_scores_do_not_depend_on_the_chunk_at_the_width_of_a_large_backbone(settings: dict[str, Any]) -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(60, 768)).astype(np.float32), np.arange(60) % 2
+    strategy = fitted(settings, x, y)
+    inputs = torch.from_numpy(rng.normal(size=(96, 768)).astype(np.float32))
+    whole = strategy.predict(inputs)
+    for size in (1, 13, 32, 64):
+        assert torch.equal(torch.cat([strategy.predict(part) for part in inputs.split(size)]), whole), size
 
 
 def test_loaded_statistics_predict_the_same() -> None:
