@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from clbench.conformance.digest import is_container
+from clbench.state import Stateful
 
 DEEPEST = 6
 
@@ -62,8 +65,10 @@ def tensors_in(value: Any, depth: int) -> Iterator[Tensor]:
 def _items(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return list(value.values())
-    if isinstance(value, Iterable) and hasattr(value, "__len__"):
+    if is_container(value) or isinstance(value, (set, frozenset)):
         return list(value)
+    if isinstance(value, Stateful):
+        return list(value.state_dict().values())
     return list(vars(value).values()) if hasattr(value, "__dict__") and not callable(value) else []
 
 
