@@ -89,7 +89,8 @@ class Phase:
     loss, after_step, begin: default to the strategy's `loss` and `after_step`, and to nothing. `begin` runs once, on
     fresh entry. No work belongs between phases.
     trainable: names of parameters to train, as a predicate (None: all); mode: of the model's modules. Both are applied
-    on every entry. parameter_groups: from {name: parameter} to optimiser groups (`params` and overrides such as `lr`).
+    on every entry. parameter_groups: from {name: parameter} to optimiser groups: `params`, overrides such as `lr`, and
+    `min_lr`, the rate that the schedule's 0 stands for.
     optimizer None: gradient-free, `loss` is not called. optimizer_state: reset, keep, or keep-moments.
     update: a whole update done by the strategy itself, for training loops of other libraries: given the batch and the
     phase's optimiser, its learning rates set, it returns the detached loss. `loss`, `after_backward` and `clip` are

@@ -144,7 +144,8 @@ class ActivePhase:
     def _set_rates(self) -> None:
         rate = factor(self.phase.schedule, self.step, self.length)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * rate
+            lowest = group.get("min_lr", 0.0)
+            group["lr"] = lowest + (group["peak_lr"] - lowest) * rate
 
     def _own_update(self, update: Callable[[Batch, torch.optim.Optimizer], Tensor], batch: Batch) -> None:
         session = self.session
@@ -172,7 +173,7 @@ class ActivePhase:
         return loss
 
     def _check_single_pass(self) -> None:
-        again = self.samples is self.task.train and self.length > self.sampler.per_epoch
+        again = self.samples.index is self.task.train.index and self.length > self.sampler.per_epoch
         if self.session.stream.single_pass and again:
             raise UserError(
                 f"{self.session.stream.name} is an online stream: one pass over a task's data, "
