@@ -53,20 +53,15 @@ class ClassGaussians:
         around = torch.randn(n, len(factor), generator=generator)
         return along @ factor.T + self.ridge**0.5 * around
 
-    def epochs(self, epochs: int, n: int, generator: torch.Generator, place: Place) -> Samples:
-        """For each epoch n new samples of every Gaussian in a new random order: `epochs * len(self) * n` rows.
-
-        To be read once, in order. A batch size that divides `len(self) * n` keeps the epochs apart.
-        """
+    def draw(self, n: int, generator: torch.Generator, place: Place) -> Samples:
+        """n new samples of every Gaussian in random order, to be read in order: `len(self) * n` rows."""
         size = len(self) * n
-        rows = torch.empty(epochs * size, len(self.means[0]))
-        labels = torch.empty(epochs * size, dtype=torch.int64)
-        for start in range(0, epochs * size, size):
-            order = torch.randperm(size, generator=generator) + start
-            for number, targets in enumerate(order.split(n)):
-                deviations = self.deviations(number, n, generator)
-                rows[targets] = place(self.means[number], deviations, self.tasks[number])
-                labels[targets] = self.classes[number]
+        rows = torch.empty(size, len(self.means[0]))
+        labels = torch.empty(size, dtype=torch.int64)
+        for number, targets in enumerate(torch.randperm(size, generator=generator).split(n)):
+            deviations = self.deviations(number, n, generator)
+            rows[targets] = place(self.means[number], deviations, self.tasks[number])
+            labels[targets] = self.classes[number]
         return Samples(Pool(rows, labels, features=True))
 
     def state_dict(self) -> dict[str, Any]:

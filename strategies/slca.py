@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from clbench.config import setting
 from clbench.errors import UserError
 from clbench.phase import Optimizer, Phase
 from clbench.samples import Batch, Samples
+from clbench.schedules import half_cosine
 from clbench.strategy import Needs, Strategy
 from clbench.stream import Task
 
@@ -34,11 +35,13 @@ class SLCA(Strategy):
     - Classifier alignment, from the second task on: the backbone rests, and the whole head is trained on features drawn
       anew in every epoch, `samples_per_class` from N(s_c mu_c, Sigma_c) of each class, with
       s_c = 1 - mean_shrink + mean_shrink (i + 1) / (t + 1) for a class of task i. Cross-entropy of z / (tau n): n is
-      the mean over tasks of the norms of their parts of the logits z, and gradients flow through it.
+      the mean over tasks of the norms of their parts of the logits z, and gradients flow through it. The rate falls
+      along a half cosine, from epoch to epoch.
     - Each task starts from the head as it was before it was aligned (`restore_head`): alignments do not add up.
 
     s_c is in the code alone, where it takes i = c // task size; here i is the task that brought the class, whatever
-    the tasks' sizes. In streams that bring classes again (new domains), each task adds a Gaussian to such a class.
+    the tasks' sizes. The code computes the norm of all logits together as well, without using it: logit_norm="all"
+    does. In streams that bring classes again (new domains), each task adds a Gaussian to such a class.
     PILOT's port takes batches of 64 and 3 alignment epochs. Published for ViT-B/16 (ImageNet-21k), 10 tasks: 91.53 % on
     CIFAR-100, 77.00 % on ImageNet-R after the last task.
     """
@@ -66,6 +69,9 @@ class SLCA(Strategy):
         )
         tau: float | None = setting(
             0.1, "temperature of the normalised logits; None: no normalisation", source="arXiv 2303.05118", gt=0
+        )
+        logit_norm: Literal["tasks", "all"] = setting(
+            "tasks", "norm of the logits: the mean of the tasks', or that of all together", source="official code"
         )
         mean_shrink: float = setting(
             0.1, "how much shorter the means of the earliest classes are drawn", source="official code", ge=0, le=1
@@ -96,7 +102,7 @@ class SLCA(Strategy):
     def phases(self, task: Task) -> list[Phase]:
         groups = partial(self.groups, task)
         train = self.phase("train", task.train, parameter_groups=groups, after_step=self.hold_other_rows)
-        return [train, self.alignment(task)] if self._aligns(task) else [train]
+        return [train, *self.alignment(task)] if self._aligns(task) else [train]
 
     def groups(self, task: Task, parameters: dict[str, Parameter]) -> list[dict[str, Any]]:
         """The backbone slow, the head at the full rate."""
@@ -112,29 +118,35 @@ class SLCA(Strategy):
     def hold_other_rows(self, batch: Batch) -> None:
         """Undo what weight decay and momentum did to the classes of other tasks."""
         for name, rows in self._rows().items():
-            others = [c for c in range(len(rows)) if c not in self.state.classes]
-            rows[others] = self.state.head[name].to(rows.device)[others]
+            learned = rows[self.state.classes]
+            rows.copy_(self.state.head[name])
+            rows[self.state.classes] = learned
 
     # -- alignment -----------------------------------------------------------------------------------------------
 
-    def alignment(self, task: Task) -> Phase:
-        """The phase on drawn features: every sample of an epoch once, then the next epoch's."""
+    def alignment(self, task: Task) -> list[Phase]:
+        """A phase for every epoch of drawn features, with one optimiser: in memory are the features of one epoch."""
+        return [self.alignment_epoch(task, epoch) for epoch in range(self.config.ca_epochs)]
+
+    def alignment_epoch(self, task: Task, epoch: int) -> Phase:
+        """Every feature drawn for this epoch once."""
         c = self.config
+        rate = c.ca_lr * half_cosine(epoch / c.ca_epochs, 0.0)
         return self.phase(
-            "align",
+            f"align {epoch + 1}",
             partial(self.drawn, task),
             view="plain",
             shuffle=False,
             epochs=1,
             batch_size=c.samples_per_class,
-            begin=partial(self.before_alignment, task),
+            begin=partial(self.before_alignment, task) if epoch == 0 else None,
             loss=self.alignment_loss,
             after_step=lambda batch: None,
             trainable=in_head,
             mode="eval",
-            optimizer=Optimizer(c.optimizer, c.ca_lr, c.momentum, c.weight_decay),
-            optimizer_state="reset",
-            schedule=f"annealing:{c.ca_epochs}",
+            optimizer=Optimizer(c.optimizer, rate, c.momentum, c.weight_decay),
+            optimizer_state="reset" if epoch == 0 else "keep",
+            schedule="constant",
         )
 
     def before_alignment(self, task: Task) -> None:
@@ -146,10 +158,10 @@ class SLCA(Strategy):
         self.state.gaussians.add(task.index, plain_features(self, task.train))
 
     def drawn(self, task: Task) -> Samples:
-        """The features of all epochs of alignment: float32 [epochs * Gaussians * samples_per_class, d]."""
+        """The features of an epoch of alignment: float32 [Gaussians * samples_per_class, d]."""
         generator = self.generator("alignment")
         place = partial(self.placed, now=task.index, generator=generator)
-        return self.state.gaussians.epochs(self.config.ca_epochs, self.config.samples_per_class, generator, place)
+        return self.state.gaussians.draw(self.config.samples_per_class, generator, place)
 
     def placed(self, mean: Tensor, deviations: Tensor, i: int, now: int, generator: torch.Generator) -> Tensor:
         """Features [n, d] of a Gaussian of task i, drawn in task `now`: its mean shrunk by age."""
@@ -157,11 +169,13 @@ class SLCA(Strategy):
         return (1 - shrink + shrink * (i + 1) / (now + 1)) * mean + deviations
 
     def alignment_loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy over the classes seen, of logits normalised by task."""
+        """Cross-entropy over the classes seen, of normalised logits."""
         z = self.model.head(batch.x).float()  # type: ignore[operator]
+        seen = [c for classes in self.state.slices for c in classes]
         if self.config.tau is not None:
-            z = z / (self.config.tau * mean_task_norm(z, self.state.slices))
-        z, y = among(z, batch.y, [c for classes in self.state.slices for c in classes])
+            slices = self.state.slices if self.config.logit_norm == "tasks" else [seen]
+            z = z / (self.config.tau * mean_task_norm(z, slices))
+        z, y = among(z, batch.y, seen)
         return self.objective.mean_loss(z, y)
 
     def end_task(self, task: Task) -> None:

@@ -43,7 +43,7 @@ def test_draws_have_the_moments_of_the_class(n: int) -> None:
     fitted = gaussians(x, y, ridge=0.25)
     assert fitted.classes == [0, 1] and fitted.tasks == [0, 0]
     assert fitted.factors[1].shape == (8, min(8, n - 1))
-    drawn = fitted.epochs(1, 100_000, generator, lambda mean, deviations, task: mean + deviations).pool
+    drawn = fitted.draw(100_000, generator, lambda mean, deviations, task: mean + deviations).pool
     assert drawn.features and drawn.inputs.dtype == torch.float32
     for label in (0, 1):
         own, found = x[y == label].double(), drawn.inputs[drawn.labels == label].double()
@@ -53,22 +53,23 @@ def test_draws_have_the_moments_of_the_class(n: int) -> None:
         torch.testing.assert_close(found.T.cov(), expected.double(), rtol=0, atol=0.03 * scale.item())
 
 
-def test_epochs_hold_every_gaussian_equally_often_and_are_drawn_anew() -> None:
+def test_draws_hold_every_gaussian_equally_often_in_random_order() -> None:
     x = torch.arange(3.0).repeat_interleave(5)[:, None] * 100 + torch.randn(15, 4)
     fitted = gaussians(x, torch.arange(3).repeat_interleave(5))
-    samples = fitted.epochs(4, 10, torch.Generator().manual_seed(1), lambda mean, deviations, task: mean + deviations)
-    rows, labels = samples.pool.inputs.view(4, 30, 4), samples.labels.view(4, 30)
-    assert all(epoch.bincount().tolist() == [10, 10, 10] for epoch in labels)
-    assert torch.equal((rows.mean(2) / 100).round().long(), labels)
-    assert len(rows.reshape(-1, 4).unique(dim=0)) == 120
-    assert not torch.equal(labels[0], labels[1])
-    assert not torch.equal(labels[0], labels[0].sort().values)
+    generator = torch.Generator().manual_seed(1)
+    first, second = (fitted.draw(10, generator, lambda mean, deviations, task: mean + deviations) for _ in range(2))
+    assert first.labels.bincount().tolist() == second.labels.bincount().tolist() == [10, 10, 10]
+    assert torch.equal((first.pool.inputs.mean(1) / 100).round().long(), first.labels)
+    assert len(torch.cat([first.pool.inputs, second.pool.inputs]).unique(dim=0)) == 60
+    assert not torch.equal(first.labels, second.labels)
+    assert not torch.equal(first.labels, first.labels.sort().values)
 
 
 @pytest.mark.oracle("slca", "normalised logits: the loss by hand, and its gradient by finite differences")
-def test_the_alignment_loss_and_its_gradient(drive: Drive) -> None:
-    """Norms by task of 3, 5 and 2 classes, in float64; the norm is not a constant for the gradient."""
-    session = drive("slca", {**QUICK, "tau": 0.1}, job=JOB)
+@pytest.mark.parametrize("logit_norm", ["tasks", "all"])
+def test_the_alignment_loss_and_its_gradient(logit_norm: str, drive: Drive) -> None:
+    """Norms by task of 3, 5 and 2 classes, or of all, in float64; the norm is not a constant for the gradient."""
+    session = drive("slca", {**QUICK, "tau": 0.1, "logit_norm": logit_norm}, job=JOB)
     strategy, head = session.strategy, session.model.head
     session.model.double()
     batch = session.services.batch(strategy.drawn(session.stream.tasks[2]), torch.arange(20), "plain")
@@ -78,7 +79,8 @@ def test_the_alignment_loss_and_its_gradient(drive: Drive) -> None:
         losses = []
         for x, y in zip(batch.x, batch.y, strict=True):
             z = weight @ x + head.bias
-            norm = sum(z[classes].square().sum().sqrt() for classes in SLICES) / 3
+            parts = SLICES if logit_norm == "tasks" else [list(range(10))]
+            norm = sum(z[classes].square().sum().sqrt() for classes in parts) / len(parts)
             losses.append(F.cross_entropy((z / (0.1 * norm))[None], y[None]))
         return torch.stack(losses).mean()
 
@@ -171,7 +173,7 @@ def test_means_shrink_by_task(drive: Drive) -> None:
     for number, mean in enumerate(fitted.means):
         i = next(i for i, classes in enumerate(SLICES) if number in classes)
         rows = drawn.inputs[drawn.labels == number]
-        assert rows.shape == (QUICK["ca_epochs"] * 16, 24)
+        assert rows.shape == (16, 24)
         torch.testing.assert_close(rows, ((0.9 + 0.1 * (i + 1) / 3) * mean).expand_as(rows))
 
 

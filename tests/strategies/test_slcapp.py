@@ -60,7 +60,9 @@ def test_learning_rates_by_group(drive: Drive) -> None:
     strategy, tasks = session.strategy, session.stream.tasks
     parameters = {name: p for name, p in session.model.named_parameters() if is_trained(name)}
     for task, lora in ((tasks[0], 0.005), (tasks[1], 0.001)):
-        rates = {id(p): group["lr"] for group in strategy.groups(task, parameters) for p in group["params"]}
+        groups = strategy.groups(task, parameters)
+        assert all(group["min_lr"] == pytest.approx(1e-4) for group in groups)
+        rates = {id(p): group["lr"] for group in groups for p in group["params"]}
         assert len(rates) == len(parameters)
         for name, p in parameters.items():
             expected = 0.01 if name.startswith("head.") else lora if ".pet." in name else 0.001
