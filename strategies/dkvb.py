@@ -95,7 +95,8 @@ class DKVB(Strategy):
         model.bottleneck = made.to(model.head.weight.device)
 
     def build(self, task: Task) -> None:
-        self._bottleneck.grow(max(self.model.n_classes, self.config.classes or 0))  # type: ignore[call-overload]
+        model: Any = self.model
+        self._bottleneck.grow(max(model.n_classes, self.config.classes or 0))
 
     def phases(self, task: Task) -> list[Phase]:
         fetched = partial(self._fetched, task.train)
@@ -113,8 +114,9 @@ class DKVB(Strategy):
         self._bottleneck.mark(batch.x.long())
 
     def predict(self, inputs: Tensor) -> Tensor:
+        model: Any = self.model
         scores: Tensor = self._bottleneck(self._bottleneck.nearest(inputs, used_only=True))
-        return scores[:, : self.model.n_classes]  # type: ignore[misc]
+        return scores[:, : model.n_classes]
 
     def _fetched(self, samples: Samples) -> Samples:
         """The same samples, with the keys they fetch, [codebooks], for features."""
@@ -129,6 +131,7 @@ class DKVB(Strategy):
             return train
         from clbench.data.images import load_images
 
+        channels: Any
         channels, side = train.pool.inputs.shape[1:3]
         images = load_images(self.config.key_data, "train", size=side, channels=channels)
         return Samples(Pool(torch.from_numpy(images.x), torch.from_numpy(images.y), images.fingerprint))
