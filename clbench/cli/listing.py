@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from clbench import catalogue
 from clbench.catalogue import Entry, Setting
-from clbench.cli.text import columns, print_json, print_lines, width, wrapped
+from clbench.cli.text import columns, print_json, print_lines, reflowed, width, wrapped
 from clbench.errors import UserError, did_you_mean
 from clbench.published import find_recipe, published, recipes
 from clbench.spec import read_spec_file
@@ -73,7 +74,7 @@ def show_command(kind: str, name: str, as_json: bool) -> None:
         if as_json:
             print_json(entry.as_dict(whole=True))
         else:
-            print_lines(_page(entry))
+            print_lines(page(entry))
     else:
         raise UserError(f"cannot show {kind!r}{did_you_mean(kind, SHOWN)} (clbench show {'|'.join(SHOWN)} NAME)")
 
@@ -107,11 +108,12 @@ def _show_config(path: Path, as_json: bool) -> None:
     print_lines([*lines, *(["  nothing"] if not numbers else []), "", f"clbench run --config {path}"])
 
 
-def _page(entry: Entry) -> list[str]:
-    lines = [f"{entry.name}: {entry.summary}"]
-    rest = entry.doc.partition("\n")[2].strip()
+def page(entry: Entry) -> list[str]:
+    """All that is known of a strategy or stream, for a reader."""
+    lines = wrapped(f"{entry.name}: {entry.summary}", indent="")
+    rest = entry.doc.partition("\n")[2].strip("\n")
     if rest:
-        lines += ["", *(f"  {line}".rstrip() for line in rest.split("\n"))]
+        lines += ["", *reflowed(rest)]
     if entry.paper:
         lines += ["", *wrapped(f"paper: {entry.paper}")]
     if entry.pretraining_overlap:
@@ -142,11 +144,17 @@ def _settings(entry: Entry) -> list[str]:
     lines: list[str] = []
     for setting in entry.settings.values():
         head = f"  {setting.name} = {_default(setting)}"
-        kind = f"{setting.type}{', ' + setting.range if setting.range else ''}"
-        lines.append(f"{head:<32} {kind}")
+        kind = f"{_choices(setting.type)}{', ' + setting.range if setting.range else ''}"
+        line = f"{head:<32} {kind}"
+        lines += [line] if len(line) <= width() else [head, f"      {kind}"]
         source = f" [{setting.source}]" if setting.source else ""
         lines += wrapped(f"{setting.description}{source}".strip(), indent="      ")
     return [line[: max(width(), 60)] if len(line) > 400 else line for line in lines]
+
+
+def _choices(annotation: str) -> str:
+    """`Literal['a', 'b'] | None` as `a | b | None`."""
+    return re.sub(r"Literal\[([^\]]*)\]", lambda found: found[1].replace("'", "").replace(", ", " | "), annotation)
 
 
 def _default(setting: Setting) -> str:

@@ -57,8 +57,39 @@ def wrapped(text: str, indent: str = "  ") -> list[str]:
     """Paragraphs filled to the width, blank lines kept."""
     lines: list[str] = []
     for paragraph in text.split("\n\n"):
-        lines += [*textwrap.wrap(paragraph, width(), initial_indent=indent, subsequent_indent=indent), ""]
+        lines += [*_filled(paragraph, indent, indent), ""]
     return lines[:-1]
+
+
+def _filled(text: str, first: str, others: str) -> list[str]:
+    return textwrap.wrap(text, width(), initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
+
+
+def reflowed(doc: str, indent: str = "  ") -> list[str]:
+    """A docstring's paragraphs filled to the width. Items ("- ", further lines indented) hang; a paragraph that is
+    indented as a whole stays as it is."""
+    lines: list[str] = []
+    for paragraph in doc.strip("\n").split("\n\n"):
+        if paragraph.startswith(" "):
+            lines += [indent + line for line in paragraph.split("\n")]
+        else:
+            for piece in _pieces(paragraph):
+                hanging = indent + "  " if piece.startswith("- ") else indent
+                lines += _filled(piece, indent, hanging)
+        lines.append("")
+    return lines[:-1]
+
+
+def _pieces(paragraph: str) -> list[str]:
+    """A paragraph's items, and what stands before and after them."""
+    pieces: list[str] = []
+    for line in paragraph.split("\n"):
+        after_item = bool(pieces) and pieces[-1].startswith("- ") and not line.startswith(" ")
+        if not pieces or line.startswith("- ") or after_item:
+            pieces.append(line)
+        else:
+            pieces[-1] += f" {line.strip()}"
+    return pieces
 
 
 def print_json(value: Any) -> None:

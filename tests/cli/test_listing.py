@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
+
+from clbench.catalogue import entries
+from clbench.cli.listing import page
+from clbench.cli.text import reflowed
+from clbench.errors import UserError
 
 from .conftest import Cli, example
 
@@ -47,6 +53,35 @@ def test_show_a_stream(cli: Cli) -> None:
     assert "CIFAR-100" in text and "tasks = 10" in text and "needs" not in text
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("kind", ["strategy", "stream"])
+def test_every_page_fits_the_terminal(
+    kind: Literal["strategy", "stream"], columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for entry in entries(kind):
+        assert not isinstance(entry, UserError)
+        lines = page(entry)
+        assert max(map(len, lines[:-1])) <= columns, entry.name  # the last line names a file
+        assert entry.doc.split() == " ".join(lines).removeprefix(f"{entry.name}: ").split()[: len(entry.doc.split())]
+
+
+def test_items_hang_and_indented_lines_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    doc = (
+        "Two items come\nhere:\n- the first of\n  these items\n- a second\nand words.\n\n    a = b    +   c + d + e + f"
+    )
+    assert reflowed(doc) == [
+        "  Two items come here:",
+        "  - the first of these",
+        "    items",
+        "  - a second",
+        "  and words.",
+        "",
+        "      a = b    +   c + d + e",
+    ]
+
+
 def test_show_a_file(cli: Cli) -> None:
     text = cli("show", "strategy", example("raising.py")).out
     assert "Finetuning that raises in one hook." in text and "hook = " in text
@@ -66,6 +101,7 @@ def test_a_broken_entry_is_left_out_with_a_word(cli: Cli, tmp_path: Path, monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     names = {"bad": "brokenmod:X", "finetune": "clbench.strategies.finetune:Finetune"}
     monkeypatch.setattr(clbench.catalogue, "targets", lambda group: names)
+    monkeypatch.setattr(clbench.catalogue, "families", lambda group: {})
     answer = cli("list", "strategies", "--json")
     assert answer.code == 0 and [row["name"] for row in answer.json()] == ["finetune"]
     assert "left out" in answer.err and "brokenmod.py:1" in answer.err
