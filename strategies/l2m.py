@@ -27,25 +27,28 @@ class L2M(Strategy):
     """Choose for each sample, by its features, one of a pool of modulators of a frozen transformer (L2M).
 
     Schmied et al., NeurIPS 2023 (arXiv 2306.14884), for decision transformers on Continual-World; there is no published
-    number on images. A modulator is a key and a LoRA for q and v of every block, and for its MLP. Each sample passes
-    the transformer twice: frozen, its features are the query; then with the modulator whose key has the largest cosine
-    with the query. Loss: cross-entropy - pull * (mean cosine of queries and chosen keys), through which alone keys
-    learn. While a later task is trained, (cosine + 1) / 2 is multiplied by p_i = 1 / (f_i + 1e-6) (and p made to sum to
-    one), f_i the share of the samples of earlier tasks that chose i: in effect a ban on keys that were used. p is
-    renewed at a task's beginning, and not applied in `predict`.
+    number on images. A modulator is a key and, for every block, a LoRA of q, of v and of the MLP's hidden layer:
+    h + scale (h A) B before the activation, as in the official code. Each sample passes the transformer twice: frozen,
+    its features are the query; then with the modulator whose key has the largest cosine with the query. Loss:
+    cross-entropy - pull * (mean cosine of queries and chosen keys), through which alone keys learn. While a later task
+    is trained, (cosine + 1) / 2 is multiplied by p_i = 1 / (f_i + 1e-6) (and p made to sum to one), f_i the share of
+    the samples of earlier tasks that chose i: in effect a ban on keys that were used. p is renewed at a task's
+    beginning, and not applied in `predict`.
 
     For class-incremental images (the paper has none of this): the query is the backbone's features, in place of the
     mean of state embeddings; the head learns on the task's own classes; the transformer stays in eval mode. The
     official code initialises all A as one tensor, whose fan-in makes them far smaller than LoRA's; here each matrix has
-    its own. Its optimiser moves modulators that nobody chose, by momentum and weight decay; here they stand still.
-    Needs a vision transformer of timm's.
+    its own. Its optimiser lives through all tasks and moves modulators that nobody chose, by momentum; here they stand
+    still. Weight decay is for the head's weights alone, there as here. The rates are those for 100,000 steps a task: in
+    much fewer, weights and keys hardly move, and `lr` and `key_lr_scale` have to be raised. Needs a vision transformer
+    of timm's.
     """
 
     class Config(Strategy.Config):
         pool_size: int = setting(30, "modulators", source="official code: l2m_lora.yaml", ge=1)
         rank: int = setting(8, "rank of each LoRA", source="official code: l2m_lora.yaml", ge=1)
         scale: float = setting(2.0, "factor of the LoRA's product", source="official code: alpha = 2 rank")
-        mlp: bool = setting(True, "modulate the MLPs, too", source="official code: mod_ff")
+        mlp: bool = setting(True, "modulate the MLPs' hidden layers, too", source="official code: mod_ff")
         adapt_blocks: int | None = setting(
             None, "number of leading blocks with modulators; None: all", source="arXiv 2306.14884: all", ge=1
         )
@@ -57,19 +60,17 @@ class L2M(Strategy):
             False, "modulators that earlier tasks chose do not learn any more", source="clbench: off, as in the paper"
         )
         optimizer: str | None = setting("adamw", "sgd, adam or adamw", source="arXiv 2306.14884")
-        lr: float | None = setting(
-            0.001, "peak learning rate", source="clbench: few steps; the paper: 0.0001 over 100,000 steps", ge=0
-        )
+        lr: float | None = setting(1e-4, "peak learning rate", source="official code", ge=0)
         key_lr_scale: float = setting(
-            30.0,
-            "learning rate of the keys over the modulators'",
-            source="clbench: so that keys arrive in few steps",
-            ge=0,
+            1.0, "learning rate of the keys over the modulators'", source="official code: one rate for all", ge=0
         )
-        weight_decay: float | None = setting(0.01, "weight decay", source="arXiv 2306.14884", ge=0)
+        schedule: str | None = setting("constant", "learning-rate schedule", source="official code")
+        clip: float | None = setting(0.25, "largest gradient norm", source="official code: max_grad_norm", gt=0)
+        weight_decay: float | None = setting(0.01, "weight decay of the head's weights", source="official code", ge=0)
 
     needs = Needs(objectives=("classification",))
     checked_with = SMALL_VIT
+    tunable = False
     paper = "Schmied et al. 2023, NeurIPS (arXiv 2306.14884)"
 
     def setup(self) -> None:
@@ -88,10 +89,15 @@ class L2M(Strategy):
         return [self.phase("train", task.train, trainable=_is_trained, parameter_groups=self.groups, mode="eval")]
 
     def groups(self, parameters: dict[str, Parameter]) -> list[dict[str, Any]]:
-        """The keys at a rate of their own."""
+        """The head, of which only weights decay; modulators; keys, at a rate of their own."""
         keys = [p for name, p in parameters.items() if _is_key(name)]
-        others = [p for name, p in parameters.items() if not _is_key(name)]
-        return [{"params": others}, {"params": keys, "lr": self.config.lr * self.config.key_lr_scale}]
+        weights = [p for name, p in parameters.items() if name == "head.weight"]
+        others = [p for name, p in parameters.items() if name != "head.weight" and not _is_key(name)]
+        return [
+            {"params": weights},
+            {"params": others, "weight_decay": 0.0},
+            {"params": keys, "weight_decay": 0.0, "lr": self.config.lr * self.config.key_lr_scale},
+        ]
 
     def loss(self, batch: Batch) -> Tensor:
         query = self.query(batch.x)

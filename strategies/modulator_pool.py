@@ -15,7 +15,7 @@ from clbench.models.vit import require_attention, vision_transformer
 
 
 class Place(NamedTuple):
-    """Where a modulator acts: on `width` outputs of a layer from `start` on; its factors begin at `offset`."""
+    """What a modulator changes: `width` outputs of a layer from `start` on; its factors begin at `offset`."""
 
     offset: int
     start: int
@@ -43,30 +43,37 @@ class Chosen(NamedTuple):
 
 
 class ModulatedLinear(nn.Module):
-    """inner(x), plus scale (x A_i) B_i at each place, i the modulator of the sample; x [B, N, in]."""
+    """h = inner(x), plus scale (x A_i) B_i at each place, i the modulator of the sample; x [B, N, in].
+
+    `on_output`: plus scale (h A_i) B_i instead.
+    """
 
     chosen: Chosen | None = None
 
-    def __init__(self, inner: nn.Linear, places: Sequence[Place], rank: int, scale: float) -> None:
+    def __init__(
+        self, inner: nn.Linear, places: Sequence[Place], rank: int, scale: float, on_output: bool = False
+    ) -> None:
         super().__init__()
         self.inner = inner
         self.places = list(places)
+        self.on_output = on_output
         self.rank = rank
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.inner(x)
+        h = self.inner(x)
         if self.chosen is None:
-            return out
+            return h
+        read, out = h if self.on_output else x, h
         for place in self.places:
-            a, b = self._matrices(self.chosen, place)
-            change = self.scale * ((x @ a) @ b)
-            out = out + F.pad(change, (place.start, out.shape[-1] - place.start - place.width))
+            a, b = self._matrices(self.chosen, place, read.shape[-1])
+            change = self.scale * ((read @ a) @ b)
+            out = out + F.pad(change, (place.start, h.shape[-1] - place.start - place.width))
         return out
 
-    def _matrices(self, chosen: Chosen, place: Place) -> tuple[Tensor, Tensor]:
-        """A [B, in, rank] and B [B, rank, width] of every sample's modulator."""
-        sizes = [self.inner.in_features * self.rank, self.rank * place.width]
+    def _matrices(self, chosen: Chosen, place: Place, n_in: int) -> tuple[Tensor, Tensor]:
+        """A [B, n_in, rank] and B [B, rank, width] of every sample's modulator."""
+        sizes = [n_in * self.rank, self.rank * place.width]
         a, b = chosen.factors[:, place.offset : place.offset + sum(sizes)].split(sizes, dim=1)
         return a.unflatten(1, (-1, self.rank))[chosen.rows], b.unflatten(1, (self.rank, -1))[chosen.rows]
 
@@ -104,27 +111,27 @@ def modulated(model: nn.Module, chosen: Chosen) -> Iterator[None]:
 def attach_pool(
     model: nn.Module, which: Sequence[int], size: int, rank: int, scale: float, mlp: bool, who: str
 ) -> ModulatorPool:
-    """Modulators of q and v, and with `mlp` of the MLP's linear layers, of the blocks `which`; without a choice, and
-    at first with any, the outputs stay the same. The pool becomes the transformer's `pet`."""
+    """Modulators of q and v, and with `mlp` of the MLP's hidden layer before its activation, of the blocks `which`;
+    without a choice, and at first with any, the outputs stay the same. The pool becomes the transformer's `pet`."""
     vit: Any = vision_transformer(model, who)
     shapes: list[tuple[int, int]] = []
 
-    def wrap(part: Any, name: str, starts_and_widths: Sequence[tuple[int, int]]) -> None:
+    def wrap(part: Any, name: str, starts_and_widths: Sequence[tuple[int, int]], on_output: bool = False) -> None:
         inner = getattr(part, name)
         places = []
         for start, width in starts_and_widths:
             places.append(Place(sum((n_in + n_out) * rank for n_in, n_out in shapes), start, width))
-            shapes.append((inner.in_features, width))
-        setattr(part, name, ModulatedLinear(inner, places, rank, scale))
+            shapes.append((inner.out_features if on_output else inner.in_features, width))
+        setattr(part, name, ModulatedLinear(inner, places, rank, scale, on_output))
 
     for i in which:
         block = vit.blocks[i]
         require_attention(block, who)
         width = block.attn.qkv.out_features // 3
         wrap(block.attn, "qkv", [(0, width), (2 * width, width)])
-        linear = [(name, layer) for name, layer in block.mlp.named_children() if isinstance(layer, nn.Linear)]
-        for name, layer in linear if mlp else []:
-            wrap(block.mlp, name, [(0, layer.out_features)])
+        if mlp:
+            name, hidden = next((n, part) for n, part in block.mlp.named_children() if isinstance(part, nn.Linear))
+            wrap(block.mlp, name, [(0, hidden.out_features)], on_output=True)
     pool = ModulatorPool(Modulator(model.feature_dim, shapes, rank) for _ in range(size))  # type: ignore[arg-type]
     vit.pet = beside(pool, vit)
     return pool

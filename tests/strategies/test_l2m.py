@@ -52,26 +52,27 @@ def test_predictions_do_not_depend_on_the_batch(session: Session) -> None:
 
 
 def test_the_modulated_transformer_is_the_one_with_merged_weights(session: Session) -> None:
-    """W + scale (A B)^T on q, v, fc1 and fc2, and nothing on k."""
+    """W + scale (A B)^T on q and v, nothing on k; (1 + scale A B)^T on weight and bias of the MLP's first layer."""
     strategy, model, x = session.strategy, session.model, some_batch(session, 0).x
     with torch.no_grad():
         found = strategy.scores(x, strategy.pool.choose(torch.full((20,), 3))[1])
         factors = strategy.pool[3].factors
         for block in model.backbone.net.blocks:
-            for layer in (block.attn.qkv, block.mlp.fc1, block.mlp.fc2):
-                n_in = layer.inner.in_features
-                for place in layer.places:
-                    a, b = factors[place.offset :][: 2 * (n_in + place.width)].split([2 * n_in, 2 * place.width])
-                    change = 2.0 * a.view(n_in, 2) @ b.view(2, place.width)
-                    layer.inner.weight[place.start : place.start + place.width] += change.T
-            assert [(p.start, p.width) for p in block.attn.qkv.places] == [(0, 24), (48, 24)]
+            qkv, fc1 = block.attn.qkv, block.mlp.fc1
+            for place in qkv.places:
+                qkv.inner.weight[place.start : place.start + 24] += product(factors[place.offset :], 24).T
+            change = product(factors[fc1.places[0].offset :], 96).T
+            fc1.inner.weight += change @ fc1.inner.weight
+            fc1.inner.bias += change @ fc1.inner.bias
+            assert [(p.start, p.width) for p in qkv.places + fc1.places] == [(0, 24), (48, 24), (0, 96)]
         torch.testing.assert_close(found, model(x), rtol=1e-3, atol=1e-3)
-    used = sum(2 * (layer.inner.in_features + p.width) for layer in layers(model) for p in layer.places)
-    assert used == len(factors)
+    assert len(factors) == 2 * 2 * (24 + 24 + 24 + 24 + 96 + 96)
 
 
-def layers(model: torch.nn.Module) -> list:
-    return [module for module in model.modules() if hasattr(module, "places")]
+def product(factors: torch.Tensor, width: int) -> torch.Tensor:
+    """2 A B of rank 2 between equal widths."""
+    a, b = factors[: 4 * width].view(2, -1)
+    return 2.0 * a.view(width, 2) @ b.view(2, width)
 
 
 @pytest.mark.oracle("l2m", "keys have a gradient through the pull alone, modulators through the cross-entropy alone")
@@ -137,10 +138,13 @@ def test_protected_modulators_do_not_learn(session: Session) -> None:
 
 def test_keys_learn_at_a_rate_of_their_own(session: Session) -> None:
     parameters = dict(session.model.named_parameters())
-    others, keys = session.strategy.groups(parameters)
-    assert keys["lr"] == pytest.approx(0.03) and "lr" not in others
+    session.strategy.config.key_lr_scale = 30.0
+    weights, others, keys = session.strategy.groups(parameters)
+    assert keys["lr"] == pytest.approx(0.003) and "lr" not in others
     assert [id(p) for p in keys["params"]] == [id(modulator.key) for modulator in session.strategy.pool]
-    assert len(others["params"]) + 6 == len(parameters)
+    assert [id(p) for p in weights["params"]] == [id(session.model.head.weight)]
+    assert keys["weight_decay"] == others["weight_decay"] == 0 and "weight_decay" not in weights
+    assert len(others["params"]) + 6 + 1 == len(parameters)
 
 
 def test_it_resumes_to_the_same_bits(drive: Drive, tmp_path: Path) -> None:
