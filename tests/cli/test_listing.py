@@ -68,9 +68,7 @@ def test_every_page_fits_the_terminal(
 
 def test_items_hang_and_indented_lines_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "24")
-    doc = (
-        "Two items come\nhere:\n- the first of\n  these items\n- a second\nand words.\n\n    a = b    +   c + d + e + f"
-    )
+    doc = "Two items come\nhere:\n- the first of\n  these items\n- a second\nand words.\n\n    a = b    +   c + d + e"
     assert reflowed(doc) == [
         "  Two items come here:",
         "  - the first of these",
