@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from clbench.samples import Batch
 from clbench.strategy import Needs, Strategy
 from clbench.stream import Task
 
-from .chosen_classes import among
+from .chosen_classes import among, class_rows
 
 CODE = "LAE code"
 SIZES = {"adapter": 5, "lora": 5, "prefix": 10}
@@ -87,6 +86,7 @@ class LAE(Strategy):
 
     needs = Needs(objectives=("classification",))
     checked_with = SMALL_VIT
+    tunable = False
     paper = "Gao et al. 2023, ICCV (arXiv 2303.10070)"
 
     def setup(self) -> None:
@@ -140,11 +140,9 @@ class LAE(Strategy):
 
     def _draw_rows(self, classes: list[int], std: float) -> None:
         """New values for the head's rows of these classes: weights N(0, std^2), biases zero."""
-        head: Any = self.model.head
-        for rows in head.parameters():
-            if rows.dim() and len(rows) == head.n_classes:
-                new = torch.zeros(len(classes), *rows.shape[1:])
-                rows.detach()[classes] = (new.normal_(std=std) if new.dim() > 1 else new).to(rows)
+        for rows in class_rows(self.model).values():
+            new = torch.zeros(len(classes), *rows.shape[1:])
+            rows.detach()[classes] = (new.normal_(std=std) if new.dim() > 1 else new).to(rows)
 
 
 def _is_head(name: str) -> bool:

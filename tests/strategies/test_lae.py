@@ -160,21 +160,28 @@ def test_old_rows_of_the_head_rest(drive: Drive, monkeypatch: pytest.MonkeyPatch
     assert torch.equal(rows[2][:8], rows[1]) and torch.equal(rows[1][:3], rows[0])
 
 
-@pytest.mark.parametrize("unit", [{"epochs": 2}, {"steps": 5}])
-def test_lengths_of_the_frozen_part(unit: dict[str, Any], drive: Drive) -> None:
+@pytest.mark.parametrize(("unit", "whole"), [({"epochs": 3}, [9, 21]), ({"steps": 5}, [5, 5])])
+def test_lengths_of_the_frozen_part(unit: dict[str, Any], whole: list[int], drive: Drive) -> None:
+    """Three steps in an epoch of the first task, seven in one of the second: both parts together are the whole."""
     job = {**JOB, "stream_settings": {"train_per_class": 12, "sizes": [3, 7]}}
-    lengths = {}
-    for freeze in (0, 0.4, 1):
+    for freeze, frozen in ((0, 0), (0.6, round(0.6 * whole[1])), (1, whole[1])):
         session = drive("lae", {**QUICK, **unit, "freeze": freeze}, job=job)
-        lengths[freeze] = [
-            [(p.name, p.epochs or p.steps, p.optimizer_state) for p in session.strategy.phases(task)]
-            for task in session.stream.tasks
-        ]
-    whole = unit.get("epochs") or unit.get("steps")
-    tune = [("tune", whole, "reset")]
-    assert lengths[0] == [tune, tune]
-    assert lengths[1] == [tune, [("head", whole, "reset")]]
-    assert lengths[0.4] == [tune, [("head", 0.4 * whole, "reset"), ("tune", 0.6 * whole, "keep")]]
+        first, second = (session.strategy.phases(task) for task in session.stream.tasks)
+        assert [(p.name, p.optimizer_state) for p in first] == [("tune", "reset")]
+        expected = [("head", "reset")] if frozen else []
+        expected += [("tune", "keep" if frozen else "reset")] if frozen < whole[1] else []
+        assert [(p.name, p.optimizer_state) for p in second] == expected
+        assert session.step == sum(whole)
+        assert not frozen or second[0].steps == frozen
+
+
+def test_new_rows_of_the_head_start_near_zero(drive: Drive) -> None:
+    """As in the official code: N(0, 0.001^2), biases zero; the sum of a task's rows then hardly ever moves."""
+    job = {**JOB, "backbone": VIT.replace("embed_dim=24", "embed_dim=192")}
+    head: Any = drive("lae", {**QUICK, "lr": 0.0}, job=job).model.head
+    assert 0.0009 < head.weight.std() < 0.0011 and not head.bias.any()
+    head = drive("lae", {**QUICK, "lr": 0.0, "head_std": None}, job=job).model.head
+    assert head.weight.std() > 0.03 and head.bias.any()
 
 
 @pytest.mark.parametrize("pet", ["lora", "prefix"])

@@ -60,7 +60,7 @@ class PrefixedAttention(Wrapper):
         prefix_k, prefix_v = pet.keys_and_values(a.num_heads)
         scores = torch.cat([q @ prefix_k.mT, q @ k.mT], dim=-1) * a.scale
         length = prefix_k.shape[1]
-        weights = a.attn_drop(compensate(scores.softmax(dim=-1), length, self.compensation))
+        weights = compensate(a.attn_drop(scores.softmax(dim=-1)), length, self.compensation)
         out = weights[..., :length] @ prefix_v + weights[..., length:] @ v
         out = out.transpose(1, 2).flatten(2)
         if hasattr(a, "norm"):  # timm from 1.0.17 on
