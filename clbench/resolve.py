@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clbench.config import parse_config
-from clbench.engine.hooks import check_declaration
+from clbench.engine.hooks import check_declaration, check_tuning
 from clbench.record import strategy_label
 from clbench.registry import absolute_file, load_recipe, load_strategy
 from clbench.spec import RunSpec
@@ -52,6 +52,7 @@ def in_full(spec: RunSpec, parts: Parts, stream: Stream) -> RunSpec:
     for name in type(config).model_fields:
         if getattr(config, name) is None and hasattr(stream.training, name):
             setattr(config, name, getattr(stream.training, name))
+    check_tuning(parts.strategy, config, spec.tune)
     default = stream.feature_model if parts.strategy.reads(config) == "features" else stream.default_model
     return spec.model_copy(
         update={

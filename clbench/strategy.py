@@ -74,6 +74,9 @@ class Strategy:
     """The publication it follows, as `docs/methods.md` lists it: authors, year, arXiv identifier or venue."""
     checked_with: ClassVar[str] = ""
     """A small model that `clbench check` tries it with, where the method does not work with every model."""
+    tunable: ClassVar[bool] = True
+    """Whether `--tune` decides what of the model trains. False: the method decides that itself (modules that it adds to
+    a frozen backbone, say), and anything but `full` is refused."""
     inputs: ClassVar[Literal["raw", "features"]] = "raw"
     """"features": batches and `predict` hold features of the frozen backbone, float32 [B, d], read from the feature
     cache; `model` is then a head on features (its backbone is the identity). "raw": until a phase says `features`."""

@@ -77,6 +77,7 @@ class BVCL(Strategy):
 
     needs = Needs(knows_horizon=True, objectives=("classification",))
     checked_with = "mlp:32x1"
+    tunable = False
 
     def setup(self) -> None:
         backbone = self.model.backbone
@@ -84,8 +85,6 @@ class BVCL(Strategy):
             raise UserError(
                 "bvcl has binary weights in a fully connected network: use --backbone mlp:400x2, or another"
             )
-        if not all(p.requires_grad for p in self.model.parameters()):
-            raise UserError("bvcl replaces all weights of the network: use --tune full")
         device = next(backbone.parameters()).device
         for place, layer in enumerate(backbone.layers):
             if isinstance(layer, nn.Linear):

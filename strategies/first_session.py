@@ -58,6 +58,7 @@ class FirstSession(Strategy):
         )
 
     checked_with = SMALL_VIT
+    tunable = False
 
     @classmethod
     def reads(cls, config: Any) -> Literal["raw", "features"]:

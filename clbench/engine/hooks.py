@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from clbench.errors import ClbenchError, RunFailed, UserError
+from clbench.models.tune import parse_tuning
 from clbench.phase import Phase
 from clbench.strategy import Strategy
 
@@ -59,4 +60,16 @@ def check_declaration(strategy: type[Strategy], stream: Any) -> None:
         known = ", ".join(needs.objectives)
         raise UserError(
             f"strategy {strategy.__name__} works with {known}; {stream.name} is a {stream.objective} stream"
+        )
+
+
+def check_tuning(strategy: type[Strategy], config: Any, tune: str) -> None:
+    """Refuse a `tune` that would not decide what trains: the method does, or its backbone is frozen throughout."""
+    parse_tuning(tune)
+    if not strategy.tunable and tune != "full":
+        raise UserError(f"strategy {strategy.__name__} decides itself what it trains: use --tune full, not {tune}")
+    if strategy.reads(config) == "features" and tune not in ("full", "head"):
+        raise UserError(
+            f"strategy {strategy.__name__} reads features of a frozen backbone: --tune {tune} would train nothing "
+            "(use --tune full)"
         )

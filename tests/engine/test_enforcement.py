@@ -93,6 +93,23 @@ def test_the_objective_must_be_one_it_works_with(refused: Refused) -> None:
     assert message == "strategy Mine works with classification; text-shift is a language_modeling stream"
 
 
+@pytest.mark.parametrize("tune", ["head", "norm", "bias", "lora", "lora:2"])
+def test_what_trains_is_decided_in_one_place(refused: Refused, tune: str) -> None:
+    message = refused("tunable = False", UserError, tune=tune)
+    assert message == f"strategy Mine decides itself what it trains: use --tune full, not {tune}"
+
+
+@pytest.mark.parametrize("tune", ["norm", "bias", "lora"])
+def test_a_frozen_backbone_is_not_tuned(refused: Refused, tune: str) -> None:
+    assert f"features of a frozen backbone: --tune {tune} would train nothing" in refused(
+        'inputs = "features"', UserError, tune=tune
+    )
+
+
+def test_a_wrong_tuning_is_refused_before_anything_runs(refused: Refused) -> None:
+    assert refused("tunable = False", UserError, tune="ful").startswith("tuning 'ful': use full, head")
+
+
 def test_the_memory_budget_is_kept(refused: Refused) -> None:
     body = """
         needs = Needs(stores_samples=True)
