@@ -120,11 +120,13 @@ class CoDyRA(RankLoRA):
 def threshold(step: int, steps: int, largest: float, count: int, dense: float) -> float | None:
     """kappa after the 0-based update `step`; None in the dense phase, whose last update is number `dense * steps`.
 
-    The i-th of `count` values from 0 to `largest`, i from 1, each for equally many steps, the last to the end.
+    One of `count` values from 0 to `largest`, each for equally many steps: in the sparse phase it moves on whenever the
+    step is a multiple of these, as in the code. The last stays to the end.
     """
     if step <= dense * steps:
         return None
     first = math.ceil(dense * steps)
     count = max(2, min(count, steps - first))
-    place = 1 + (step - first) // max(1, (steps - first) // count)
+    each = max(1, (steps - first) // count)
+    place = step // each - (first - 1) // each
     return largest * min(count - 1, place) / (count - 1)

@@ -65,7 +65,7 @@ class RankSelection(Strategy):
         self.state.step += 1
         for name, rows in class_rows(self.model).items():
             learned = rows[list(classes)]
-            rows.copy_(self.state.head[name])
+            rows.copy_(self.state.head[name].to(rows.device))
             rows[list(classes)] = learned
 
     def reweigh(self, step: int, steps: int) -> None:

@@ -31,7 +31,11 @@ class SoRA(RankLoRA):
     after it, so that nothing is stored and the full rank is free again. The released code differs
     (`operator=released`): xi does not follow the learning rate, and gates with |g| < 2 xi are closed, since it tests
     shrunken values again. It also adds l1 * mean |g| to the loss (10 in its script, here `l1`, 0 as in the paper), and
-    warms the learning rate up over 6 % of the steps.
+    warms the learning rate up over 6 % of the steps. Its optimiser of the gates has an epsilon of 1e-6.
+
+    How many gates close depends on the number of steps: without a gradient, those with |g| below the sum of the
+    thresholds, xi * steps / 2 (released: xi * steps). The script's smallest task has some 6,000 steps; with few, all
+    ranks stay unless `xi` grows by as much as the steps are fewer.
     """
 
     class Config(RankLoRA.Config):
@@ -46,7 +50,9 @@ class SoRA(RankLoRA):
         l1: float = setting(0.0, "weight of mean |g| in the loss", source="arXiv 2311.11696; official script: 10", ge=0)
         optimizer: str | None = setting("adamw", "sgd, adam or adamw", source=SCRIPT)
         lr: float | None = setting(8e-4, "peak learning rate", source=SCRIPT, ge=0)
-        weight_decay: float | None = setting(0.1, "weight decay, of A and B and the head", source=SCRIPT, ge=0)
+        weight_decay: float | None = setting(
+            0.1, "weight decay of A, B and the head's weights for the task's classes", source=SCRIPT, ge=0
+        )
         schedule: str | None = setting("linear", "learning-rate schedule within a task", source="transformers' default")
         clip: float | None = setting(0.1, "largest gradient norm", source=SCRIPT, gt=0)
 
@@ -78,7 +84,7 @@ class SoRA(RankLoRA):
 
 
 def gates_apart(parameters: dict[str, Parameter]) -> list[dict[str, Any]]:
-    """Gates are shrunk by the proximal step, not by weight decay."""
-    gates = [p for name, p in parameters.items() if name.endswith(".rank_one.w")]
-    others = [p for name, p in parameters.items() if not name.endswith(".rank_one.w")]
-    return [{"params": others}, {"params": gates, "weight_decay": 0.0}]
+    """Weight decay for matrices alone: gates are shrunk by the proximal step, and biases by nothing."""
+    matrices = [p for p in parameters.values() if p.dim() > 1]
+    others = [p for p in parameters.values() if p.dim() < 2]
+    return [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
