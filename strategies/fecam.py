@@ -27,8 +27,9 @@ class FeCAM(OnePass):
     The defaults are those of the code's script for vision transformers: features of unit length, no transform, a1 = 1,
     a2 = 0. That for ResNets is tukey=0.5 a2=1 shrinkages=2 normalise=distance: it takes covariances of features as
     they are and brings them and the means to unit length in the distance only; besides, it classifies by nearest mean
-    in the first task, which is left out, and transforms the means where here transformed features are averaged.
-    shared: here the covariance about class means; the code averages over tasks those about the tasks' means.
+    in the first task, which is left out, transforms the means where here transformed features are averaged, and leaves
+    covariances of exactly zero out of their mean. shared: here the covariance about class means, treated as a class's
+    own; the code averages over tasks those about the tasks' means, without correlations.
     Order and cut of the stream do not change the result.
     """
 
