@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -26,24 +28,37 @@ class RWalk(Strategy):
     takes a second forward and backward pass in eval mode for g; here it is that of the step itself. FACIL normalises
     neither term. Class-incremental results of the paper are with stored samples, which this strategy does not keep.
     The study of code models (Weyssow et al. 2023, arXiv 2305.04106) uses lambda 0.1, alpha 0.9 and delta_t 2.
+
+    `form=official` is what the authors released later (facebookresearch/agem, there with lambda 1): the Fisher takes
+    up the mean of g^2 over each stretch, after the stretch is scored; stretches that raised the loss score nothing;
+    what is left of a stretch at a task's end is dropped. Its damping, 1e-3 without the 1/2, is epsilon=5e-4 here. It
+    also adds the average of old and new scores to the old ones instead of replacing them, which is not followed.
     """
 
     paper = "Chaudhry et al. 2018, ECCV (arXiv 1801.10112)"
 
     class Config(Strategy.Config):
         rwalk_lambda: float = setting(
-            0.1, "strength of the penalty", source="Avalanche RWalkPlugin; arXiv 2305.04106", ge=0
+            0.1,
+            "strength of the penalty",
+            source="Avalanche RWalkPlugin, by its author after the paper's appendix; arXiv 2305.04106; official code: 1",
+            ge=0,
         )
         alpha: float = setting(0.9, "weight of a step's squared gradient", source="arXiv 1801.10112", gt=0, le=1)
         delta_t: int = setting(
             10, "steps between two scores", source="Avalanche RWalkPlugin; arXiv 2305.04106: 2", ge=1
         )
         epsilon: float = setting(1e-7, "damping of the scores", source="Avalanche: float32's precision, 1.2e-7", gt=0)
+        form: Literal["paper", "official"] = setting(
+            "paper",
+            "Fisher and scores as in the paper, or as in the authors' later code",
+            source="arXiv 1801.10112; official code: facebookresearch/agem",
+        )
 
     def setup(self) -> None:
         state = self.state
         state.fisher, state.scores, state.importance, state.anchor = {}, {}, {}, {}
-        state.score, state.gain, state.start = {}, {}, {}
+        state.score, state.gain, state.start, state.squares = {}, {}, {}, {}
         state.steps = 0
         self._before: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -61,15 +76,24 @@ class RWalk(Strategy):
             if p.grad is None:
                 continue
             self._before[name] = (p.grad.clone(), p.clone())
-            self.state.fisher[name] = self._running_fisher(name, p.grad)
+            self._see(name, p.grad.square())
             if name in self.state.importance:
                 importance, anchor = self.state.importance[name].to(p.device), self.state.anchor[name].to(p.device)
                 pull = importance * (known_part(p, anchor) - anchor)
                 known_part(p.grad, importance).add_(2 * self.config.rwalk_lambda * pull)
 
-    def _running_fisher(self, name: str, gradient: Tensor) -> Tensor:
-        new, old, alpha = gradient.square(), self.state.fisher.get(name), self.config.alpha
-        return new if old is None else alpha * new + (1 - alpha) * padded(old, new)
+    def _see(self, name: str, squared: Tensor) -> None:
+        """Take up a step's squared gradient: into the Fisher, or into the mean over its stretch."""
+        if self.config.form == "paper":
+            self._average_in(name, squared)
+        else:
+            self.state.squares[name] = self.state.squares[name].to(squared.device) + squared / self.config.delta_t
+
+    def _average_in(self, name: str, new: Tensor) -> None:
+        old, alpha = self.state.fisher.get(name), self.config.alpha
+        if old is None and self.config.form == "official":
+            old = torch.zeros_like(new)
+        self.state.fisher[name] = new if old is None else alpha * new + (1 - alpha) * padded(old, new)
 
     def after_step(self, batch: Batch) -> None:
         for name, p in self.trainable().items():
@@ -83,21 +107,26 @@ class RWalk(Strategy):
 
     def _score_stretch(self) -> None:
         """Add what each weight gained since the last score, and start anew from here."""
+        official = self.config.form == "official"
         for name, p in self.trainable().items():
-            if name in self.state.fisher:
-                gain, start, score = (
-                    t[name].to(p.device) for t in (self.state.gain, self.state.start, self.state.score)
-                )
-                distance = self.state.fisher[name].to(p.device) * (p.detach() - start).square() / 2
-                self.state.score[name] = score + gain / (distance + self.config.epsilon)
+            gain, start, score = (t[name].to(p.device) for t in (self.state.gain, self.state.start, self.state.score))
+            fisher = self.state.fisher.get(name)
+            distance = 0.0 if fisher is None else padded(fisher, p) * (p.detach() - start).square() / 2
+            gained = gain / (distance + self.config.epsilon)
+            self.state.score[name] = score + (gained.relu() if official else gained)
+            if official:
+                self._average_in(name, self.state.squares[name])
             self._start_stretch(name, p)
 
     def _start_stretch(self, name: str, p: Tensor) -> None:
         self.state.start[name] = p.detach().clone()
         self.state.gain[name] = torch.zeros_like(p)
+        if self.config.form == "official":
+            self.state.squares[name] = torch.zeros_like(p)
 
     def end_task(self, task: Task) -> None:
-        self._score_stretch()
+        if self.config.form == "paper":
+            self._score_stretch()
         fisher, scores = self.state.fisher, self.state.scores
         for name, p in self.trainable().items():
             old, new = scores.get(name), self.state.score[name].to(p.device)
