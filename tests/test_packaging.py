@@ -22,6 +22,8 @@ IN_WHEEL = [
     "clbench/strategies/replay.py",
     "clbench/streams/split.py",
     "clbench/configs/replay/split-cifar100.yaml",
+    "clbench/models/micro_vit/weights.safetensors",
+    "clbench/models/micro_vit/CARD.md",
 ]
 IN_SDIST = [
     "README.md",
@@ -31,6 +33,7 @@ IN_SDIST = [
     "streams/split.py",
     "configs/replay/split-cifar100.yaml",
     "docs/design.md",
+    "docs/generate_methods.py",
     "results/README.md",
     "benchmarks/tasks.py",
     "tests/conftest.py",
