@@ -130,7 +130,7 @@ class L2M(Strategy):
     @torch.no_grad()
     def choice(self, query: Tensor, training: bool) -> Tensor:
         """The modulator of each sample, int64 [B]."""
-        cosines = F.normalize(query, dim=1) @ F.normalize(self.pool.keys().float(), dim=1).T
+        cosines = F.cosine_similarity(query[:, None], self.pool.keys().float(), dim=2)  # no product to autocast
         if training and self.config.penalise_used and self.state.used.any():
             rare = 1 / (self.state.used / self.state.used.sum() + SMALL)
             cosines = (cosines + 1) / 2 * (rare / rare.sum()).to(cosines.device)

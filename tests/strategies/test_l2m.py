@@ -124,6 +124,17 @@ def test_used_keys_are_avoided_in_training_alone(session: Session) -> None:
     assert torch.equal(strategy.state.used, strategy.state.counts)
 
 
+def test_keys_are_chosen_in_float32(session: Session) -> None:
+    """Cosines that differ by some 1e-5, as one number in bfloat16."""
+    strategy, batch = session.strategy, some_batch(session, 0, n=1)
+    query, other = strategy.query(batch.x), torch.randn(24)
+    with torch.no_grad():
+        for i, modulator in enumerate(strategy.pool):
+            modulator.key.copy_(query[0] + 0.01 * (5 - i) * other)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert strategy.choice(query, training=False).tolist() == [5]
+
+
 def test_protected_modulators_do_not_learn(session: Session) -> None:
     strategy, batch = session.strategy, some_batch(session, 2)
     strategy.config.protect_used = True
