@@ -31,17 +31,20 @@ class BVCL(Strategy):
     pass. Fields are trained by Adam, whose moments are carried over tasks.
 
     The MLP that the backbone names (`mlp:400x2`) and its head are replaced by binary layers of the same sizes without
-    biases. beta grows over the whole run, as beta_max tanh(0.1 + 2 x) with x the part done: that needs the number of
-    tasks, and it is what freezes weights at last; `constant_beta` leaves it out, to tell what the KL does alone.
+    biases.
 
-    theta_0, the prior's fields: those of the step before (`anchor=step`, the official code of the deep networks and so
-    of the published curves: each batch has a prior and all of the KL, in every task), or those after the latest task
-    (`anchor=task`, the paper's equation and the official perceptron, which is trained on full batches: here a batch
-    takes its share of the KL; no KL in the first task). The latter hardly lets go of its first task, the more so as
-    beta grows.
-    Both weigh the prior's fields with the current beta; `prior=strength` leaves the prior the beta that it had.
-    Predictions are of the mean network; `networks=K` averages the probabilities of K binary networks, the same ones
-    for every input (the official code: one pass with Gaussian noise).
+    theta_0, the prior's fields: those after the latest task (`anchor=task`, the paper's equation and the official
+    perceptron, which is trained on full batches: here a batch takes its share of the KL; no KL in the first task), or
+    those of the step before (`anchor=step`, the official deep networks: each batch has a prior and all of the KL, in
+    every task). beta is constant as in the perceptron, or grows over the whole run (`constant_beta=none`, the official
+    deep networks), as beta_max tanh(0.1 + 2 x) with x the part done: that needs the number of tasks. Growing beta
+    freezes weights, which is most of what `anchor=step` has against forgetting; with `anchor=task` the network hardly
+    learns any more. So the published curves of deep networks are `anchor=step constant_beta=none`.
+
+    Where beta grows, the prior's fields are weighed with the current beta; `prior=strength` leaves the prior the beta
+    that it had. Predictions are of the mean network; `networks=K` averages the probabilities of K binary networks, the
+    same ones for every input (the official code: one pass with Gaussian noise). Fields move by about the rate in a
+    step and start as N(0, 1): training takes hundreds of steps a task.
     """
 
     paper = "Li et al. 2023, Physical Review E 108 (arXiv 2212.02846)"
@@ -54,23 +57,28 @@ class BVCL(Strategy):
         optimizer_state: Literal["reset", "keep", "keep-moments"] = setting(
             "keep", "at a task's start: reset, keep, or keep-moments", source="official code: one Adam for all tasks"
         )
-        anchor: Literal["step", "task"] = setting(
-            "step",
-            "the prior: the fields before the latest step, or after the latest task",
-            source="official code, deep networks; the paper's equation: task",
+        anchor: Literal["task", "step"] = setting(
+            "task",
+            "the prior: the fields after the latest task, or before the latest step",
+            source="arXiv 2212.02846, official perceptron; official deep networks: step",
         )
         prior: Literal["fields", "strength"] = setting(
             "fields", "beta of the prior: the current one, or the one it had", source="arXiv 2212.02846, official code"
         )
         kl_weight: float = setting(1.0, "weight of the KL divergence", source="arXiv 2212.02846", ge=0)
-        beta_max: float = setting(10.0, "where beta tends to", source="official code, deep networks", gt=0)
+        constant_beta: float | None = setting(
+            1.0,
+            "beta throughout; none: growing",
+            source="official perceptron; official deep networks: growing",
+            gt=0,
+        )
+        beta_max: float = setting(10.0, "where growing beta tends to", source="official code, deep networks", gt=0)
         beta_growth: float = setting(
             2.0,
-            "beta is beta_max tanh(0.1 + this at the run's end)",
+            "growing beta is beta_max tanh(0.1 + this at the run's end)",
             source="official code, permuted MNIST; else 1",
             ge=0,
         )
-        constant_beta: float | None = setting(None, "beta throughout; None: growing", source="clbench: ablation", gt=0)
         networks: int | None = setting(
             None, "binary networks to predict with; None: their mean", source="clbench", ge=1
         )

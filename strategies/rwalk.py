@@ -41,7 +41,7 @@ class RWalk(Strategy):
         rwalk_lambda: float = setting(
             0.1,
             "strength of the penalty",
-            source="Avalanche RWalkPlugin, by its author after the paper's appendix; arXiv 2305.04106; official code: 1",
+            source="Avalanche, whose author took it from the paper's appendix; arXiv 2305.04106; official code: 1",
             ge=0,
         )
         alpha: float = setting(0.9, "weight of a step's squared gradient", source="arXiv 1801.10112", gt=0, le=1)
