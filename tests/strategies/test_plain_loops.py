@@ -40,9 +40,9 @@ def scores(weights: Weights, x: Tensor) -> Tensor:
 
 def descend(weights: Weights, loss: Tensor, moments: Weights) -> None:
     """A step of SGD at 0.03 with momentum 0.9 and weight decay."""
-    for (name, p), gradient in zip(weights.items(), torch.autograd.grad(loss, list(weights.values())), strict=True):
-        gradient = gradient + DECAY * p.detach()
-        moments[name] = 0.9 * moments[name] + gradient if name in moments else gradient
+    for (name, p), g in zip(weights.items(), gradient(loss, weights), strict=True):
+        g = g + DECAY * p.detach()
+        moments[name] = 0.9 * moments[name] + g if name in moments else g
         p.data -= 0.03 * moments[name]
 
 
@@ -87,7 +87,8 @@ def test_wa(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     sets: dict[int, Tensor] = {}
     teacher: Weights = {}
     for index, task in enumerate(tasks):
-        weights, moments, old = grown(weights, task.start), {}, len(weights.get("head.bias", ()))
+        old, weights = len(weights.get("head.bias", ())), grown(weights, task.start)
+        moments: Weights = {}
         for x, y, _ in task.steps:
             z = scores(weights, x)
             loss = F.cross_entropy(z, y)
@@ -118,7 +119,8 @@ def test_icarl(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     sets: dict[int, Tensor] = {}
     teacher: Weights = {}
     for index, task in enumerate(tasks):
-        weights, moments, old = grown(weights, task.start), {}, len(weights.get("head.bias", ()))
+        old, weights = len(weights.get("head.bias", ())), grown(weights, task.start)
+        moments: Weights = {}
         for x, y, _ in task.steps:
             z = scores(weights, x)
             q = F.one_hot(y, len(z[0])).float()
@@ -135,8 +137,8 @@ def test_icarl(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same(weights, session)
     assert_same_exemplars(sets, session)
     with torch.no_grad():
-        means = [F.normalize(features(weights, sets[k]), dim=1).mean(0) for k in range(10)]
-        means = torch.stack([mean / mean.norm() for mean in means])
+        unit = [F.normalize(features(weights, sets[k]), dim=1).mean(0) for k in range(10)]
+        means = torch.stack([mean / mean.norm() for mean in unit])
         for held in session.stream.eval_sets:
             x = plain(session, held.data)
             nearest = torch.cdist(F.normalize(features(weights, x), dim=1), means).argmin(1)
@@ -163,10 +165,10 @@ def test_rwalk(drive: Drive, monkeypatch: pytest.MonkeyPatch, form: str) -> None
             drop = {name: torch.zeros_like(p) for name, p in weights.items()}
             squares = {name: torch.zeros_like(p) for name, p in weights.items()}
             for x, y, _ in stretch:
-                data = dict(zip(weights, torch.autograd.grad(loss_of(weights, x, y), weights.values()), strict=True))
+                data = dict(zip(weights, gradient(loss_of(weights, x, y), weights), strict=True))
                 full = loss_of(weights, x, y) + 0.5 * drift(weights, penalty)
                 before = {name: p.detach().clone() for name, p in weights.items()}
-                for (name, p), g in zip(weights.items(), torch.autograd.grad(full, weights.values()), strict=True):
+                for (name, p), g in zip(weights.items(), gradient(full, weights), strict=True):
                     p.data -= 0.03 * g
                     drop[name] -= data[name] * (p.detach() - before[name])
                     squares[name] += data[name] ** 2 / 4
@@ -188,6 +190,10 @@ def test_rwalk(drive: Drive, monkeypatch: pytest.MonkeyPatch, form: str) -> None
             for name, p in weights.items()
         }
     assert_same(weights, session)
+
+
+def gradient(loss: Tensor, weights: Weights) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss, list(weights.values()))
 
 
 def loss_of(weights: Weights, x: Tensor, y: Tensor) -> Tensor:
@@ -231,7 +237,8 @@ def test_bvcl(drive: Drive, monkeypatch: pytest.MonkeyPatch, anchor: str) -> Non
     names = ["backbone.layers.0.theta", "head.linear.theta"]
     fields = [tasks[0].start[name].clone().requires_grad_() for name in names]
     prior: list[Tensor] | None = None
-    m, s, t = [0.0, 0.0], [0.0, 0.0], 0
+    m, s = ([torch.zeros_like(theta) for theta in fields] for _ in range(2))
+    t = 0
     for index, task in enumerate(tasks):
         for number, (x, y, noise) in enumerate(task.steps):
             epoch = number // 8
