@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from clbench.config import setting
 from clbench.engine.sampling import phase_length
+from clbench.errors import UserError
 from clbench.models.pet import attach_attention_adapters, attach_lora, attach_prefix, is_pet, pet_parameters
 from clbench.models.vit import SMALL_VIT, first_blocks
 from clbench.phase import Phase
@@ -48,7 +49,7 @@ class LAE(Strategy):
     which is one share. It gives a prefix a total attention of 1, the tokens keeping what the joint softmax left to
     them (`prefix_compensation=divided`); with few tokens that is far less than they had before, and `added` leaves
     the tokens' own attention whole. Under the code's PyTorch (1.12) Adam also counts the steps in which the modules are
-    frozen, which makes their next steps up to four times as long; under later ones it does not, nor here. PILOT's port
+    frozen, which makes their next steps up to 4.5 times as long; under later ones it does not, nor here. PILOT's port
     freezes in the first task, too, copies the offline modules before any training, and uses the learning rate of
     batches of 24 with batches of 128.
     """
@@ -90,6 +91,8 @@ class LAE(Strategy):
     paper = "Gao et al. 2023, ICCV (arXiv 2303.10070)"
 
     def setup(self) -> None:
+        if not any(True for _ in self.model.head.parameters()):  # type: ignore[union-attr]
+            raise UserError("LAE trains the head: use --head linear or cosine")
         kind, where = self.config.pet, first_blocks(self.model, self.config.adapt_blocks, "LAE")
         size = self.config.pet_size or SIZES[kind]
         if kind == "adapter":

@@ -210,3 +210,8 @@ def test_domains(drive: Drive) -> None:
 def test_a_backbone_without_transformer_is_refused(drive: Drive) -> None:
     with pytest.raises(UserError, match=r"LAE needs a timm vision transformer.*--backbone"):
         drive("lae", QUICK, job={**JOB, "backbone": "mlp:8x1"})
+
+
+def test_a_head_without_parameters_is_refused(drive: Drive) -> None:
+    with pytest.raises(UserError, match="LAE trains the head: use --head linear or cosine"):
+        drive("lae", QUICK, job={**JOB, "head": "prototype"})
