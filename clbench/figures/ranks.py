@@ -50,8 +50,12 @@ def mean_ranks(row: Row) -> Ranks | None:
 def _table(record: dict[str, Any]) -> dict[int, dict[str, float]]:
     """Task -> module -> rank; empty where a task or a module has none."""
     told = {entry["task"]: entry["values"].get("effective_rank") for entry in record.get("diagnostics") or ()}
-    whole = all(ranks and all(isinstance(r, (int, float)) for r in ranks.values()) for ranks in told.values())
-    return told if whole else {}
+    return told if all(_is_table(ranks) for ranks in told.values()) else {}
+
+
+def _is_table(ranks: Any) -> bool:
+    """Whether these are the ranks of modules: numbers by name, one at least."""
+    return isinstance(ranks, dict) and bool(ranks) and all(isinstance(r, (int, float)) for r in ranks.values())
 
 
 def drawable(material: Material) -> bool:
@@ -63,7 +67,7 @@ def height(material: Material) -> float:
     """Inches."""
     found = _found(material)
     columns = _columns(material, len(found))
-    legend = 0.16 * -(-len(material.labels) // max(1, int(material.inches // 1.5)))
+    legend = 0.16 * -(-len(found) // max(1, int(material.inches // 1.5)))
     return MEANS + legend + -(-len(found) // columns) * _panel(found) + 0.45
 
 
@@ -73,7 +77,7 @@ def draw(figure: FigureBase, material: Material) -> None:
     columns = _columns(material, len(found))
     above, below = stacked(figure, [MEANS, -(-len(found) // columns) * _panel(found) + 0.45])
     _draw_means(above.subplots(), found)
-    group_legend(above, material.labels, material.inches)
+    group_legend(above, material.labels, material.inches, list(found))
     panels = list(below.subplots(-(-len(found) // columns), columns, squeeze=False).flatten())
     top = max(value for ranks in found.values() for line in ranks.values for value in line)
     titles = short_labels([material.comparison.labels[i] for i in found], int(material.inches / columns * 13))
@@ -124,10 +128,13 @@ def _draw_modules(axes: Axes, ranks: Ranks, top: float) -> Any:
         for m, line in enumerate(ranks.values):
             for t, value in enumerate(line):
                 color = "white" if value < 0.6 * top else "black"
-                axes.text(
-                    t + 0.5, m + 0.5, f"{value:.3g}", ha="center", va="center_baseline", fontsize=4.6, color=color
-                )
+                axes.text(t + 0.5, m + 0.5, cell(value), ha="center", va="center_baseline", fontsize=4.6, color=color)
     return image
+
+
+def cell(value: float) -> str:
+    """A rank in three characters: one decimal below 10, where it has one."""
+    return f"{value:.1f}".removesuffix(".0") if value < 9.95 else f"{value:.0f}"
 
 
 def short_names(modules: list[str]) -> list[str]:

@@ -82,15 +82,15 @@ def stacked(figure: FigureBase, heights: Sequence[float]) -> list[FigureBase]:
     return list(parts[:, 0])
 
 
-def group_legend(figure: FigureBase, labels: Sequence[str], width: float) -> None:
-    """Above the axes, in as many columns as fit."""
+def group_legend(figure: FigureBase, labels: Sequence[str], width: float, drawn: Sequence[int] | None = None) -> None:
+    """Above the axes, in as many columns as fit. drawn: the groups that are there; None: all."""
     from matplotlib.lines import Line2D
 
+    drawn = range(len(labels)) if drawn is None else drawn
     lines = [
-        Line2D([], [], color=style.color, linestyle=style.dashes, marker=style.marker)
-        for style in map(look, range(len(labels)))
+        Line2D([], [], color=style.color, linestyle=style.dashes, marker=style.marker) for style in map(look, drawn)
     ]
-    legend_above(figure, lines, labels, width)
+    legend_above(figure, lines, [labels[i] for i in drawn], width)
 
 
 def legend_above(figure: FigureBase, lines: Sequence[Line2D], labels: Sequence[str], width: float) -> None:

@@ -47,10 +47,25 @@ def test_means_over_runs_and_modules() -> None:
 
 def test_what_cannot_be_averaged_is_left_out() -> None:
     whole = told({"effective_rank": {"a": 2}})
-    for other in ({}, told({"norm": 1.0}), told({"effective_rank": {"b": 2}}), told({"effective_rank": {"a": None}})):
+    others = [{"norm": 1.0}, *({"effective_rank": value} for value in ({"b": 2}, {"a": None}, 3, [2], {}))]
+    for other in ({}, *(told(values) for values in others)):
         found = ranks.mean_ranks(row(whole, other))
         assert found is not None and found.runs == 1 and found.values == [[2]]
     assert ranks.mean_ranks(row({}, told({"norm": 1.0}), told({"effective_rank": {}}))) is None
+
+
+def test_numbers_in_cells_are_short() -> None:
+    values = (0, 1 / 3, 2, 8.67, 9.94, 9.96, 10.7, 128)
+    assert [ranks.cell(v) for v in values] == ["0", "0.3", "2", "8.7", "9.9", "10", "11", "128"]
+
+
+def test_the_legend_names_what_is_drawn(run: Path, tmp_path: Path) -> None:
+    comparison = compare([run], 1)
+    comparison.groups.insert(0, row({}))
+    comparison.labels.insert(0, "tells nothing")
+    (written,) = write_figures(comparison, figure_files(tmp_path / "ranks.svg", "ranks", None), "page", pytest.fail)
+    text = written.read_text(encoding="utf-8")
+    assert "codyra" in text and "tells nothing" not in text
 
 
 def test_names_lose_the_path_that_all_share() -> None:
@@ -67,7 +82,7 @@ def test_one_run_is_enough_and_its_numbers_are_drawn(run: Path, tmp_path: Path) 
     texts = ["".join(e.itertext()) for e in ElementTree.parse(written).iter("{http://www.w3.org/2000/svg}text")]
     found = ranks.mean_ranks(comparison.groups[0])
     assert found is not None and set(found.modules) == {"layers.0", "layers.2"}
-    cells = [f"{value:.3g}" for line in found.values for value in line]
+    cells = [ranks.cell(value) for line in found.values for value in line]
     assert all(texts.count(cell) >= cells.count(cell) for cell in cells) and min(map(float, cells)) < 6
     assert "effective rank" in texts and "codyra" in texts
 
