@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SEARCHED_AT_ONCE = 1 << 24
+SEARCHED_AT_ONCE = 1 << 22
 
 
 class KeyValueBottleneck(nn.Module):
@@ -47,8 +47,7 @@ class KeyValueBottleneck(nn.Module):
         used_only: among those that were used; among all while none was.
         """
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-            rows = max(1, SEARCHED_AT_ONCE // (self.codebooks * self.pairs))
-            return torch.cat([self._nearest(self.project(part), used_only) for part in features.split(rows)])
+            return self._nearest(self.project(features), used_only)
 
     def forward(self, fetched: Tensor) -> Tensor:
         """Scores [B, n] of samples that fetch these keys [B, codebooks]."""
@@ -66,7 +65,8 @@ class KeyValueBottleneck(nn.Module):
         `sizes` and `sums` move towards the number and the sum of the samples nearest to each key, which becomes their
         quotient, sizes Laplace-smoothed by 1e-5. Keys whose size is below the threshold jump to random samples.
         """
-        u, fetched = self.project(features), self.nearest(features).T
+        u = self.project(features)
+        fetched = self._nearest(u).T
         counts = torch.zeros_like(self.sizes).scatter_add_(1, fetched, torch.ones_like(fetched, dtype=u.dtype))
         sums = torch.zeros_like(self.sums).scatter_add_(1, fetched[..., None].expand_as(u), u)
         self.sizes.lerp_(counts, 1 - decay)
@@ -79,10 +79,14 @@ class KeyValueBottleneck(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """[codebooks, B, key_dim]."""
-        return features.float() @ self.projections
+        u = features.float() @ self.projections.transpose(0, 1).flatten(1)
+        return u.view(len(features), self.codebooks, -1).transpose(0, 1)
 
-    def _nearest(self, u: Tensor, used_only: bool) -> Tensor:
-        distances = self.keys.square().sum(2)[:, None] - 2 * u @ self.keys.mT
+    def _nearest(self, u: Tensor, used_only: bool = False) -> Tensor:
+        """Of projections [codebooks, B, key_dim]: the keys k with the largest u.k - |k|^2 / 2, a single product."""
+        offsets = -self.keys.square().sum(2) / 2
         if used_only and bool(self.used.any()):
-            distances.masked_fill_(~self.used[:, None], float("inf"))
-        return distances.argmin(2).T
+            offsets = offsets.masked_fill(~self.used, float("-inf"))
+        keys = torch.cat([self.keys, offsets[..., None]], dim=2).mT
+        rows = max(1, SEARCHED_AT_ONCE // (self.codebooks * self.pairs))
+        return torch.cat([(part @ keys).argmax(2) for part in F.pad(u, (0, 1), value=1.0).split(rows, dim=1)], dim=1).T

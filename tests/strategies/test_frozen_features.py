@@ -21,7 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "slda": {"batch_size": 10},
     "fecam": {"batch_size": 10},
     "ranpac": {"first_session": "none", "projection": 200},
-    "dkvb": {"codebooks": 16, "pairs": 16, "batch_size": 10, "key_epochs": 1},
+    "dkvb": {"codebooks": 16, "pairs": 16, "batch_size": 10, "key_epochs": 1, "lr": 30.0},
 }
 BETTER_THAN_NMC = ("slda", "fecam", "ranpac")
 INVARIANT: list[tuple[str, dict[str, Any]]] = [
