@@ -17,7 +17,7 @@ from clbench.strategies.l2m import L2M
 Drive = Callable[..., Session]
 D, HIDDEN, RANK, POOL = 24, 96, 2, 5
 VIT = f"timm:vit_tiny_patch16_224?img_size=16,patch_size=8,embed_dim={D},depth=1,num_heads=2"
-JOB = {"stream": "split-digits", "backbone": VIT, "stream_settings": {"train_per_class": 8, "sizes": [1, 6, 3]}}
+JOB = {"stream": "split-digits", "backbone": VIT, "stream_settings": {"train_per_class": 8, "sizes": [3, 1, 6]}}
 SETTINGS = {"epochs": 1, "batch_size": 12, "pool_size": POOL, "rank": RANK, "lr": 0.01, "key_lr_scale": 3.0}
 SIZES = [D * RANK, RANK * D, D * RANK, RANK * D, HIDDEN * RANK, RANK * HIDDEN]
 

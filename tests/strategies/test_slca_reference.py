@@ -21,7 +21,7 @@ from clbench.strategies.slcapp import SLCAPlusPlus
 Drive = Callable[..., Session]
 Batches = list[tuple[Tensor, Tensor]]
 VIT = "timm:vit_tiny_patch16_224?img_size=16,patch_size=8,embed_dim=24,depth=2,num_heads=2"
-JOB = {"stream": "split-digits", "backbone": VIT, "stream_settings": {"train_per_class": 10, "sizes": [1, 6, 3]}}
+JOB = {"stream": "split-digits", "backbone": VIT, "stream_settings": {"train_per_class": 10, "sizes": [3, 1, 6]}}
 EPOCHS, CA_EPOCHS = 4, 3
 SETTINGS = {"epochs": EPOCHS, "batch_size": 16, "samples_per_class": 8, "ca_epochs": CA_EPOCHS, "lr": 0.05}
 
