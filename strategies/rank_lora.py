@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clbench.config import setting
 from clbench.engine.sampling import phase_length
+from clbench.errors import UserError
 from clbench.models.rank_one import attach, components, merge
 from clbench.phase import Phase
 from clbench.samples import Batch
@@ -26,8 +27,9 @@ class RankSelection(Strategy):
 
     The backbone is frozen but for that; a classifier's head trains along. The loss is taken over the classes of the
     task alone, and the head's rows of other classes stand still, whatever the optimiser's weight decay: each task has a
-    classifier of its own, as each task of the papers. Subclasses add the updates in `setup`, begin them in
-    `begin_task`, change them after each step (`reweigh`) and merge them in `end_task`.
+    classifier of its own, as each task of the papers. (The loss of a task of one class is 0: it teaches nothing.)
+    Subclasses add the updates in `setup`, begin them in `begin_task`, change them after each step (`reweigh`) and merge
+    them in `end_task`.
     """
 
     class Config(Strategy.Config):
@@ -37,6 +39,9 @@ class RankSelection(Strategy):
     tunable = False
 
     def setup(self) -> None:
+        head = getattr(self.model, "head", None)
+        if head is not None and not any(True for _ in head.parameters()):
+            raise UserError(f"{type(self).__name__} trains the head: use --head linear or cosine")
         self.state.step = 0
         self.state.head = {}
         self.state.told = {}

@@ -245,6 +245,11 @@ def test_backbones_without_linear_layers_are_refused(drive: Drive, kind: str) ->
         drive(kind, job={**VIT, "backbone": "slim-resnet18?width=2"})
 
 
+def test_a_head_that_nothing_trains_is_refused(drive: Drive) -> None:
+    with pytest.raises(UserError, match="SoRA trains the head: use --head linear or cosine"):
+        drive("sora", job={**VIT, "head": "prototype"})
+
+
 def test_domain_incremental_streams_use_all_classes(drive: Drive, final: Callable[[Session], float]) -> None:
     settings = {"steps": 60, "lr": 0.01, "kappa_max": 0.002}
     job = {"stream": "rotated-digits", "backbone": "mlp:32x1", "stream_settings": {"train_per_class": 30}}
