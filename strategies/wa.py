@@ -29,6 +29,10 @@ class WA(ExemplarReplay):
     by T^2 (`t_squared`); the paper and PyCIL do not. PyCIL, with ResNet-32 on CIFAR-100: SGD at 0.1, 200 epochs, then
     170.
 
+    Both steps suppose features that are not negative, as after a ReLU. Those of vision transformers have either sign:
+    there clipping costs accuracy, and after short training gamma is above 1 and aligning favours the new classes still
+    more. `align=false clip_weights=false` is the same distillation without either.
+
     Domains that bring the same classes again: C_old and C_all count a class once for every task that brought it, and
     where a task has no new class nothing is aligned.
     """

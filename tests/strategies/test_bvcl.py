@@ -148,7 +148,7 @@ def test_the_divergence_keeps_old_domains(drive: Drive, final: Final) -> None:
     job = {**DOMAINS, "backbone": "mlp:400x1"}
     long = {"batch_size": 16, "epochs": 10}
     kept = drive("bvcl", long, job=job)
-    assert final(kept) > final(drive("bvcl", {**long, "kl_weight": 0.0}, job=job)) + 0.1
+    assert final(kept) > final(drive("bvcl", {**long, "kl_weight": 0.0}, job=job)) + 0.05
     assert on_first(kept) > on_first(drive("finetune", job=job)) + 0.05
 
 
