@@ -37,6 +37,7 @@ def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
     """`"; did you mean a, b?"`, or `"; known: ..."` where nothing is near. Empty if nothing is known."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=limit, cutoff=0.5)
+    near = near or [known_name for known_name in names if known_name.lower() == name.lower()]
     if near:
         return f"; did you mean {', '.join(near)}?"
     return f"; known: {', '.join(names)}" if names else ""

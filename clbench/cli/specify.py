@@ -8,7 +8,7 @@ from typing import Any
 from clbench import catalogue
 from clbench.catalogue import Entry
 from clbench.errors import UserError, did_you_mean
-from clbench.published import published, recipes
+from clbench.published import find_recipe, published
 from clbench.quantities import SECONDS, UNITS, amount, parse_seeds
 from clbench.settings import Owner, check_schedule, check_settings, no_owner, owner_of, parse_value
 from clbench.spec import RunSpec, make_spec, read_spec_file
@@ -27,7 +27,7 @@ def specifications(
     options: RunSpec fields, None where not given. shortcuts: settings with an option of their own. assignments: the
     texts of --set. What the command line says wins over the config file. Raises UserError.
     """
-    values = _from_file(recipes().get(str(config), config)) if config else {}
+    values = _from_file(_config_file(config)) if config else {}
     values |= {key: value for key, value in options.items() if value is not None}
     for key in ("strategy", "stream"):
         if not values.get(key):
@@ -58,6 +58,13 @@ def specifications(
     if options.get("seed") is not None:
         raise UserError("--seed and --seeds are both given; use one of them")
     return [spec.model_copy(update={"seed": seed}) for seed in parse_seeds(seeds)]
+
+
+def _config_file(config: Path) -> Path:
+    """A file, or the recipe of this name. A missing YAML file is for the reader to report."""
+    if config.is_file() or (config.suffix and config.parts[0] != "configs"):
+        return config
+    return find_recipe(str(config))
 
 
 def _from_file(path: Path) -> dict[str, Any]:

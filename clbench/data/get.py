@@ -101,7 +101,7 @@ def get(name: str, root: str | Path | None = None) -> Path:
             return _get_official(key, official, place)
     known = published(name)
     if known:
-        raise UserError(f"{known[0]} is not fetched by clbench; {how_to_get(known[0], place)}")
+        raise UserError(f"{known[0]} is not fetched by clbench; {how_to_get(known[0], place, known[1])}")
     advice = "sets of the Hugging Face hub are named hf:OWNER/NAME"
     raise UserError(f"no source is known for {name!r}{did_you_mean(name, OFFICIAL)} ({advice})")
 

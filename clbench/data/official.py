@@ -134,7 +134,7 @@ def open_set(name_or_path: str | Path, root: str | Path | None = None) -> ImageS
         raise UserError(
             f"{key} has no split {split!r}; there are {', '.join(f'{key}:{name}' for name in found.splits)}"
         )
-    folder = _find(key, place)
+    folder = _find(key, place, split)
     if not split and parquet_files(folder):
         return open_source(folder)
     split = split or next(iter(found.splits))
@@ -150,17 +150,17 @@ def open_set(name_or_path: str | Path, root: str | Path | None = None) -> ImageS
     return source
 
 
-def how_to_get(key: str, root: Path) -> str:
-    """What to download and where to put it."""
-    lists = [lists for _, lists in PUBLISHED[key].splits.values()]
-    beside = f", with {' or '.join(lists)}" if key == "imagenet_r" else ""
+def how_to_get(key: str, root: Path, split: str = "") -> str:
+    """What to download and where to put it: for one split, or for any."""
+    lists = [lists for name, (_, lists) in PUBLISHED[key].splits.items() if not split or name == split]
+    beside = f", with {' or '.join(lists)}" if key == "imagenet_r" and lists else ""
     return f"{PUBLISHED[key].get} in {root / 'images' / key}{beside}"
 
 
-def _find(key: str, root: Path) -> Path:
+def _find(key: str, root: Path, split: str) -> Path:
     wanted = (canonical(key), canonical(PUBLISHED[key].folder))
     for name in wanted:
         for found, path in set_paths(root, "images"):
             if canonical(found) == name:
                 return path
-    raise UserError(f"no image set {key!r} in {root}; {how_to_get(key, root)}")
+    raise UserError(f"no image set {key!r} in {root}; {how_to_get(key, root, split)}")

@@ -21,6 +21,7 @@ from clbench.engine.parallel import Ranks
 from clbench.engine.reporter import Reporter
 from clbench.engine.services import Services
 from clbench.engine.session import Session
+from clbench.errors import UserError
 from clbench.files import checksum, write_atomically
 from clbench.models import InputSpec, build_model, describe
 from clbench.models.modes import set_mode
@@ -183,7 +184,10 @@ def _weights_checksum(place: str | Path | None) -> list[str] | None:
         return None
     path = Path(place)
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    return [checksum(file) for file in files]
+    try:
+        return [checksum(file) for file in files]
+    except OSError as error:
+        raise UserError(f"weights {path}: {(error.strerror or str(error)).lower()}") from None
 
 
 @contextmanager

@@ -42,6 +42,12 @@ CASES = {
     "both seeds": (["run", "finetune", "split-digits", "--seeds", "0-1", "--seed", "1"], ["--seed and --seeds"]),
     "more tasks than classes": (["run", "finetune", "split-digits", "--set", "tasks=11"], ["11", "10"]),
     "config": (["run", "--config", "nowhere.yaml"], ["no such config file", "nowhere.yaml"]),
+    "recipe": (["run", "--config", "slca/split-cifar10"], ["no recipe 'slca/split-cifar10'", "slca/split-cifar100"]),
+    "weights": (
+        ["run", "nmc", "split-digits", "--backbone", "micro-vit@lost.safetensors"],
+        ["weights lost.safetensors: no such file"],
+    ),
+    "capitals": (["show", "strategy", "LWF"], ["did you mean lwf?"]),
     "resume": (["resume", "nowhere"], ["no run 'nowhere'", "clbench runs list"]),
     "resume a folder": (["resume", "no/where"], ["no such run folder"]),
     "show run": (["runs", "show", "nowhere"], ["no run 'nowhere'"]),

@@ -115,7 +115,7 @@ def test_core50_is_split_by_sessions(root: Path, published_sets: Any) -> None:
     [
         ("cub200", ("CUB_200_2011.tgz", "data.caltech.edu", "images/cub200")),
         ("Cars-196", ("car_devkit.tgz", "cars_test_annos_withlabels.mat", "images/cars196")),
-        ("imagenet_r:coda", ("imagenet-r.tar", "GT-RIPL/CODA-Prompt", "train_list.txt", "images/imagenet_r")),
+        ("imagenet_r:coda", ("imagenet-r.tar", "GT-RIPL/CODA-Prompt", "imagenet-r_train.yaml", "images/imagenet_r")),
         ("core50", ("core50_128x128.zip", "images/core50")),
     ],
 )
@@ -126,6 +126,7 @@ def test_a_missing_set_says_in_one_line_what_to_fetch_and_where_to_put_it(
     with pytest.raises(UserError) as caught:
         get(name, root)
     assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
+    assert "train_list.txt" not in str(caught.value)  # the lists of another split
 
 
 def test_an_unknown_split_names_those_there_are(root: Path) -> None:
