@@ -131,7 +131,11 @@ def test_drawn_features_reach_a_step_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Probe", "Adapted", "Drawn"])
-@pytest.mark.parametrize("fault", ["phase:3", "phase-begin:2", "end_task:1", "evaluate:2", "phase:9", "end_task:2"])
+@pytest.mark.parametrize(
+    "fault",
+    ["phase:3", "phase-begin:2"]
+    + [pytest.param(f, marks=pytest.mark.slow) for f in ("end_task:1", "evaluate:2", "phase:9", "end_task:2")],
+)
 def test_killed_and_resumed(
     runs: Any, outcome: Callable[[Path], dict[str, Any]], tmp_path: Path, kind: str, fault: str
 ) -> None:

@@ -61,7 +61,11 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted((folder / "checkpoint").glob("0*"))
 
 
-@pytest.mark.parametrize("fault", ["phase:9", "end_task:2", "evaluate:9", "begin_task:3", "phase:3"])
+@pytest.mark.parametrize(
+    "fault",
+    ["phase:9", "end_task:2"]
+    + [pytest.param(f, marks=pytest.mark.slow) for f in ("evaluate:9", "begin_task:3", "phase:3")],
+)
 @pytest.mark.parametrize("name", ["ByTask", "Never"])
 def test_a_killed_run_ends_as_the_whole_one(runs: Any, outcome: Outcome, name: str, fault: str) -> None:
     spec = runs.spec(f"{__file__}:{name}", strategy_settings=SETTINGS)
