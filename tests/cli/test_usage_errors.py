@@ -43,10 +43,6 @@ CASES = {
     "more tasks than classes": (["run", "finetune", "split-digits", "--set", "tasks=11"], ["11", "10"]),
     "config": (["run", "--config", "nowhere.yaml"], ["no such config file", "nowhere.yaml"]),
     "recipe": (["run", "--config", "slca/split-cifar10"], ["no recipe 'slca/split-cifar10'", "slca/split-cifar100"]),
-    "weights": (
-        ["run", "nmc", "split-digits", "--backbone", "micro-vit@lost.safetensors"],
-        ["weights lost.safetensors: no such file"],
-    ),
     "capitals": (["show", "strategy", "LWF"], ["did you mean lwf?"]),
     "resume": (["resume", "nowhere"], ["no run 'nowhere'", "clbench runs list"]),
     "resume a folder": (["resume", "no/where"], ["no such run folder"]),
@@ -134,3 +130,9 @@ def test_debug_shows_the_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
     answer = cli("run", "finetun", "split-digits")
     assert answer.code == 2 and "Traceback" in answer.err
     assert answer.err.splitlines()[-1].startswith("clbench: unknown strategy")
+
+
+def test_lost_weights_leave_no_run(cli: Cli, tmp_path: Path) -> None:
+    answer = cli("run", "nmc", "split-digits", "--backbone", "micro-vit@lost.safetensors")
+    assert answer.code == 2 and "weights lost.safetensors: no such file" in answer.error()
+    assert not list((tmp_path / "results").glob("runs/*/*/*"))
