@@ -64,7 +64,7 @@ class AdaLoRA(RankSelection):
         weight_decay: float | None = setting(0.0, "weight decay", source=MNLI, ge=0)
         schedule: str | None = setting("linear", "learning-rate schedule within a task", source=MNLI)
 
-    paper = "Zhang et al. 2023, arXiv 2303.10512"
+    paper = "Zhang et al. 2023, ICLR (arXiv 2303.10512)"
 
     def setup(self) -> None:
         super().setup()

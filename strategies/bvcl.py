@@ -80,7 +80,7 @@ class BVCL(Strategy):
             ge=0,
         )
         networks: int | None = setting(
-            None, "binary networks to predict with; None: their mean", source="clbench", ge=1
+            None, "binary networks to predict with; none: their mean", source="clbench", ge=1
         )
 
     needs = Needs(knows_horizon=True, objectives=("classification",))

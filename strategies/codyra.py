@@ -66,7 +66,7 @@ class CoDyRA(RankLoRA):
         batch_size: int | None = setting(64, "samples of the current task per step", source=MAIN, ge=1)
         steps: int | None = setting(500, "steps per task; none: as many as `epochs` give", source=RUNNER, ge=1)
 
-    paper = "Lu et al. 2024, arXiv 2412.01004"
+    paper = "Lu et al. 2024 (arXiv 2412.01004)"
 
     def setup(self) -> None:
         super().setup()

@@ -24,7 +24,7 @@ class DARE(TaskArithmetic):
     `combine=elect` all vectors.
     """
 
-    paper = "Yu et al. 2024 (arXiv 2311.03099)"
+    paper = "Yu et al. 2024, ICML (arXiv 2311.03099)"
 
     class Config(TaskArithmetic.Config):
         drop: float = setting(0.5, "probability that an entry is dropped", source="clbench", ge=0, lt=1)

@@ -28,7 +28,7 @@ class DER(Strategy):
         memory_size: int = setting(200, "samples kept", source="Mammoth: seq-cifar10, its smallest buffer", ge=1)
         policy: Policy = setting("reservoir", "which samples are kept", source="arXiv 2004.07211")
         replay_batch_size: int | None = setting(
-            None, "replayed samples per step; None: batch_size", source="Mammoth der: 32 and 32", ge=1
+            None, "replayed samples per step; none: batch_size", source="Mammoth der: 32 and 32", ge=1
         )
         new_outputs: Literal["zero", "ignore"] = setting(
             "zero",

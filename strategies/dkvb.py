@@ -51,7 +51,7 @@ class DKVB(Strategy):
         key_dim: int = setting(14, "dimensions that features are projected to", source=SWEEPS, ge=1)
         key_data: str | None = setting(
             None,
-            "an image set, by name or folder, whose training images place the keys, unlabelled; None: the first task's",
+            "an image set, by name or folder, whose training images place the keys, unlabelled; none: the first task's",
             source="clbench: what a stream offers; official sweeps: another data set",
         )
         key_epochs: float = setting(10.0, "passes over these data that place the keys", source=SWEEPS, gt=0)
@@ -61,7 +61,7 @@ class DKVB(Strategy):
         )
         classes: int | None = setting(
             None,
-            "classes in the softmax from the first task on, those to come included; None: those seen",
+            "classes in the softmax from the first task on, those to come included; none: those seen",
             source="clbench: a learner does not know it; official code: all classes of the stream",
             ge=1,
         )

@@ -37,7 +37,7 @@ class EWC(Strategy):
             "true", "whose log-likelihood is differentiated", source="Mammoth ewc_on, Avalanche: true labels"
         )
         fisher_samples: int | None = setting(
-            None, "samples that the importances are computed on; None: all", source="Mammoth, Avalanche: all", ge=1
+            None, "samples that the importances are computed on; none: all", source="Mammoth, Avalanche: all", ge=1
         )
 
     paper = "Kirkpatrick et al. 2017, PNAS (arXiv 1612.00796)"

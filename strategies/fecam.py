@@ -45,7 +45,7 @@ class FeCAM(OnePass):
         correlations: bool = setting(True, "normalise covariances to correlations", source="arXiv 2309.14062")
         tukey: float | None = setting(
             None,
-            "exponent of Tukey's transform, for features without negative values; None: no transform",
+            "exponent of Tukey's transform, for features without negative values; none: no transform",
             source="code, ViT: none, since their features are signed; for ResNets 0.5",
             gt=0,
         )
@@ -55,7 +55,7 @@ class FeCAM(OnePass):
             source="code, ViT; for ResNets in the distance",
         )
 
-    paper = "Goswami et al. 2023, arXiv 2309.14062"
+    paper = "Goswami et al. 2023, NeurIPS (arXiv 2309.14062)"
 
     def setup(self) -> None:
         self.state.statistics = ClassStatistics(self.config.covariance)

@@ -27,7 +27,7 @@ class GreedySoup(Merging):
     values they were created with, and so is what no member has learned. All checkpoints are kept, and theta0.
     """
 
-    paper = "Wortsman et al. 2022 (arXiv 2203.05482)"
+    paper = "Wortsman et al. 2022, ICML (arXiv 2203.05482)"
     keeps_initial = True
     needs = Needs(stores_samples=True, predicts_between_boundaries=False)
 

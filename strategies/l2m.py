@@ -50,7 +50,7 @@ class L2M(Strategy):
         scale: float = setting(2.0, "factor of the LoRA's product", source="official code: alpha = 2 rank")
         mlp: bool = setting(True, "modulate the MLPs' hidden layers, too", source="official code: mod_ff")
         adapt_blocks: int | None = setting(
-            None, "number of leading blocks with modulators; None: all", source="arXiv 2306.14884: all", ge=1
+            None, "number of leading blocks with modulators; none: all", source="arXiv 2306.14884: all", ge=1
         )
         pull: float = setting(0.5, "weight of the cosine of queries and chosen keys", source="official code", ge=0)
         penalise_used: bool = setting(

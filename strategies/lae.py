@@ -59,14 +59,14 @@ class LAE(Strategy):
         pet_size: int | None = setting(
             None, "units of an adapter (5), rank of LoRA (5), length of a prefix (10)", source=CODE, ge=1
         )
-        adapt_blocks: int | None = setting(5, "number of leading blocks that are tuned; None: all", source=CODE, ge=1)
+        adapt_blocks: int | None = setting(5, "number of leading blocks that are tuned; none: all", source=CODE, ge=1)
         ema: float = setting(0.9999, "what the offline modules keep at each step", source=CODE, ge=0, le=1)
         freeze: float = setting(
             0.6, "share of a later task's steps in which the head learns alone", source=CODE, ge=0, le=1
         )
         head_std: float | None = setting(
             0.001,
-            "deviation of the weights of new classes, with zero biases; None: as the head draws them",
+            "deviation of the weights of new classes, with zero biases; none: as the head draws them",
             source=CODE,
             ge=0,
         )

@@ -54,7 +54,7 @@ class Merging(Strategy):
         init: Init = setting("last", "weights a task is trained from", source=TIME)
         deploy: Literal["merged", "last"] = setting("merged", "weights to evaluate with", source=TIME)
         merge_only: str | None = setting(
-            None, "a regular expression: parameters with a match in their name are merged; None: all", source="clbench"
+            None, "a regular expression: parameters with a match in their name are merged; none: all", source="clbench"
         )
 
         @field_validator("merge_only")

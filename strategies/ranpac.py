@@ -38,12 +38,12 @@ class RanPAC(FirstSession):
     class Config(FirstSession.Config):
         projection: int | None = setting(
             None,
-            "random features M; 0: none, features as they are; None: in proportion to the features, 10,000 for 768",
+            "random features M; 0: none, features as they are; none: in proportion to the features, 10,000 for 768",
             source="arXiv 2307.02251: 10,000 for ViT-B/16",
             ge=0,
         )
         ridge: float | None = setting(
-            None, "lambda; None: chosen after each task", source="arXiv 2307.02251, appendix", gt=0
+            None, "lambda; none: chosen after each task", source="arXiv 2307.02251, appendix", gt=0
         )
 
     needs = Needs(predicts_between_boundaries=False, objectives=("classification",))

@@ -31,7 +31,7 @@ class Replay(Strategy):
             source="Mammoth er: add",
         )
         replay_batch_size: int | None = setting(
-            None, "replayed samples per step with mixing=add; None: batch_size", source="Mammoth er: 32 and 32", ge=0
+            None, "replayed samples per step with mixing=add; none: batch_size", source="Mammoth er: 32 and 32", ge=0
         )
         share: float = setting(0.5, "replayed part of a batch with mixing=share", source="clbench", ge=0, lt=1)
 

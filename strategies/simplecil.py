@@ -20,7 +20,7 @@ class SimpleCIL(OnePass):
     again adds to its mean (the code would overwrite it). Order and cut of the stream do not change the result.
     """
 
-    paper = "Zhou et al. 2024, arXiv 2303.07338"
+    paper = "Zhou et al. 2024, IJCV (arXiv 2303.07338)"
 
     def setup(self) -> None:
         self.state.statistics = ClassStatistics()

@@ -60,7 +60,7 @@ class SLCA(Strategy):
             "multistep", "learning-rate schedule", source="official code: CIFAR-100, a tenth from epoch 18 of 20 on"
         )
         head_std: float | None = setting(
-            0.02, "deviation of the weights of new classes; None: as the head draws them", source="official code", ge=0
+            0.02, "deviation of the weights of new classes; none: as the head draws them", source="official code", ge=0
         )
         ca_epochs: int = setting(5, "epochs of alignment; 0: none", source="official code", ge=0)
         ca_lr: float = setting(0.01, "peak learning rate of alignment", source="official code", ge=0)
@@ -68,7 +68,7 @@ class SLCA(Strategy):
             256, "features drawn of a class in an epoch, and the batch size of alignment", source="official code", ge=1
         )
         tau: float | None = setting(
-            0.1, "temperature of the normalised logits; None: no normalisation", source="arXiv 2303.05118", gt=0
+            0.1, "temperature of the normalised logits; none: no normalisation", source="arXiv 2303.05118", gt=0
         )
         logit_norm: Literal["tasks", "all"] = setting(
             "tasks", "norm of the logits: the mean of the tasks', or that of all together", source="official code"
@@ -79,7 +79,7 @@ class SLCA(Strategy):
         restore_head: bool = setting(True, "undo an alignment at the next task", source="arXiv 2303.05118")
 
     needs = Needs(objectives=("classification",))
-    paper = "Zhang, Wang, Kang, Chen and Wei, ICCV 2023, arXiv 2303.05118"
+    paper = "Zhang et al. 2023, ICCV (arXiv 2303.05118)"
 
     def setup(self) -> None:
         self.state.gaussians = ClassGaussians(RIDGE)

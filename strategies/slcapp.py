@@ -67,7 +67,7 @@ class SLCAPlusPlus(SLCA):
 
     checked_with = SMALL_VIT
     tunable = False
-    paper = "Zhang, Wang, Kang, Chen and Wei 2024, arXiv 2408.08295"
+    paper = "Zhang et al. 2024 (arXiv 2408.08295)"
 
     def setup(self) -> None:
         super().setup()

@@ -41,7 +41,7 @@ class SLDA(OnePass):
             source="clbench: independent of the order; arXiv 1909.01520 and its code: streaming",
         )
 
-    paper = "Hayes and Kanan 2020, arXiv 1909.01520"
+    paper = "Hayes and Kanan 2020, CVPR Workshops (arXiv 1909.01520)"
 
     def setup(self) -> None:
         self.state.statistics = ClassStatistics("shared" if self.config.covariance == "pooled" else "none")

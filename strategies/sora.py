@@ -56,7 +56,7 @@ class SoRA(RankLoRA):
         schedule: str | None = setting("linear", "learning-rate schedule within a task", source="transformers' default")
         clip: float | None = setting(0.1, "largest gradient norm", source=SCRIPT, gt=0)
 
-    paper = "Ding et al. 2023, arXiv 2311.11696"
+    paper = "Ding et al. 2023, EMNLP (arXiv 2311.11696)"
 
     def scaling(self) -> float:
         return self.config.alpha / self.config.rank

@@ -18,7 +18,7 @@ class Soup(Merging):
     checkpoints, which this one does not.
     """
 
-    paper = "Wortsman et al. 2022 (arXiv 2203.05482)"
+    paper = "Wortsman et al. 2022, ICML (arXiv 2203.05482)"
 
     class Config(Merging.Config):
         init: Init = setting("theta0", "weights a task is trained from", source="arXiv 2203.05482")

@@ -25,7 +25,7 @@ class TaskArithmetic(Merging):
     and the new rows.
     """
 
-    paper = "Ilharco et al. 2023 (arXiv 2212.04089)"
+    paper = "Ilharco et al. 2023, ICLR (arXiv 2212.04089)"
     keeps_initial = True
 
     class Config(Merging.Config):

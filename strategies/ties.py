@@ -22,7 +22,7 @@ class TIES(TaskArithmetic):
     kept, dense, and theta0.
     """
 
-    paper = "Yadav et al. 2023 (arXiv 2306.01708)"
+    paper = "Yadav et al. 2023, NeurIPS (arXiv 2306.01708)"
 
     class Config(TaskArithmetic.Config):
         scale: float = setting(1.0, "lambda: of the merged vector", source="arXiv 2306.01708, no validation data")

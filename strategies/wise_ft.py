@@ -20,7 +20,7 @@ class WiSEFT(Merging):
     of the weights is kept.
     """
 
-    paper = "Wortsman et al. 2022 (arXiv 2109.01903)"
+    paper = "Wortsman et al. 2022, CVPR (arXiv 2109.01903)"
 
     class Config(Merging.Config):
         init: Init = setting("merged", "weights a task is trained from", source="ZSCL code")
