@@ -76,7 +76,8 @@ def test_means_and_scores(drive: Drive) -> None:
     means = torch.stack([g[rows.labels == c].mean(0) for c in range(10)])
     torch.testing.assert_close(session.strategy.state.statistics.means(), means, rtol=1e-5, atol=1e-6)
     scores = session.strategy.predict(g.float())
-    torch.testing.assert_close(scores, F.cosine_similarity(g[:, None], means[None], dim=2), rtol=1e-5, atol=1e-6)
+    expected = F.cosine_similarity(g[:, None], means[None], dim=2).float()
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.oracle("aper", "cut and order of the tasks after the first change nothing")
