@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SEARCHED_AT_ONCE = 1 << 22
+FEWEST = 16  # rows multiplied at once: products of fewer differ in their last bits, which decide near ties
 
 
 class KeyValueBottleneck(nn.Module):
@@ -47,7 +48,9 @@ class KeyValueBottleneck(nn.Module):
         used_only: among those that were used; among all while none was.
         """
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-            return self._nearest(self.project(features), used_only)
+            n = len(features)
+            filled = features[torch.arange(FEWEST, device=features.device) % n] if 0 < n < FEWEST else features
+            return self._nearest(self.project(filled), used_only)[:n]
 
     def forward(self, fetched: Tensor) -> Tensor:
         """Scores [B, n] of samples that fetch these keys [B, codebooks]."""
@@ -88,5 +91,6 @@ class KeyValueBottleneck(nn.Module):
         if used_only and bool(self.used.any()):
             offsets = offsets.masked_fill(~self.used, float("-inf"))
         keys = torch.cat([self.keys, offsets[..., None]], dim=2).mT
-        rows = max(1, SEARCHED_AT_ONCE // (self.codebooks * self.pairs))
-        return torch.cat([(part @ keys).argmax(2) for part in F.pad(u, (0, 1), value=1.0).split(rows, dim=1)], dim=1).T
+        rows = max(FEWEST, SEARCHED_AT_ONCE // (self.codebooks * self.pairs))
+        parts = F.pad(u, (0, 1), value=1.0).tensor_split(max(1, u.shape[1] // rows), dim=1)
+        return torch.cat([(part @ keys).argmax(2) for part in parts], dim=1).T

@@ -192,11 +192,15 @@ def test_unused_keys_are_out_of_the_search() -> None:
     assert (module.nearest(features) != 5).all()
 
 
-def test_the_search_may_be_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    module, features = bottleneck(), torch.randn(50, 6)
+@pytest.mark.parametrize("size", [1, 3, 45])
+def test_what_a_sample_fetches_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Every second key twice over: all are ties, decided alike."""
+    module, features = bottleneck(codebooks=16, pairs=64, dim=192), torch.randn(90, 192)
+    module.keys[:, ::2] = module.keys[:, 1::2]
     whole = module.nearest(features)
-    monkeypatch.setattr(key_value, "SEARCHED_AT_ONCE", 100)
-    assert torch.equal(module.nearest(features), whole)
+    monkeypatch.setattr(key_value, "SEARCHED_AT_ONCE", 20 * 16 * 64)
+    assert torch.equal(torch.cat([module.nearest(part) for part in features.split(size)]), whole)
+    assert (whole % 2 == 0).all()
 
 
 @pytest.mark.oracle("dkvb", "without averaging, placing keys is a step of k-means; dead keys jump to samples")
