@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clbench.engine.session import Session
+from clbench.errors import Interrupted
 from clbench.growing import known_part, padded
 from clbench.samples import Batch
 from clbench.strategies.rwalk import RWalk
@@ -147,3 +149,15 @@ def test_both_terms_lie_between_zero_and_one(drive: Drive) -> None:
 @pytest.mark.oracle("rwalk", "above finetuning on domains")
 def test_it_keeps_old_domains(drive: Drive, final: Final) -> None:
     assert final(drive("rwalk", job=DOMAINS)) > final(drive("finetune", job=DOMAINS)) + 0.02
+
+
+def test_the_official_form_resumes_inside_a_stretch(drive: Drive, tmp_path: Path) -> None:
+    settings = {"form": "official", "delta_t": 4, "epochs": 1, "batch_size": 10}
+    whole = drive("rwalk", settings, job=JOB)
+    folder = tmp_path / "stopped"
+    with pytest.raises(Interrupted):
+        drive("rwalk", settings, job=JOB, stop_at=15, folder=folder)
+    resumed = drive("rwalk", settings, job=JOB, folder=folder)
+    assert resumed.step == whole.step
+    for name, value in whole.strategy.state.importance.items():
+        assert torch.equal(value, resumed.strategy.state.importance[name])
