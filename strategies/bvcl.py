@@ -83,7 +83,7 @@ class BVCL(Strategy):
             None, "binary networks to predict with; none: their mean", source="clbench", ge=1
         )
 
-    needs = Needs(knows_horizon=True, objectives=("classification",))
+    needs = Needs(knows_horizon=True, objectives=("classification",))  # the horizon: only where beta grows
     checked_with = "mlp:32x1"
     tunable = False
 
