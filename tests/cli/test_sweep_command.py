@@ -22,6 +22,7 @@ from .conftest import Cli, example
 
 DEFAULTS = {
     "stream": "split-digits", "stream.tasks": 2, "train_per_task": 48, "test_per_task": 20, "seeds": [0],
+    "backbone": "mlp",
 }  # fmt: skip
 SLOW = {"strategy": example("stopping.py:Slow"), "epochs": 8, "seeds": [0, 1]}
 NMC = {"strategy": "nmc"}
@@ -68,7 +69,7 @@ def test_a_sweep_gives_the_runs_of_clbench_run_and_skips_them_afterwards(cli: Cl
 
     swept = results(Path("results"))
     options = [f"--set={key}={value}" for key, value in list(DEFAULTS.items())[1:4]]
-    alone = ["--threads", "1", "--no-tracking", "--out", "alone"]
+    alone = ["--backbone", "mlp", "--threads", "1", "--no-tracking", "--out", "alone"]
     assert cli("run", "finetune", "split-digits", *options, "--set", "steps=3", "--seeds", "0-1", *alone).code == 0
     assert cli("run", "nmc", "split-digits", *options, *alone).code == 0
     assert swept == results(Path("alone")) and len(swept) == 3

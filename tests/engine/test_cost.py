@@ -83,6 +83,7 @@ def test_a_run_on_the_cpu_leaves_the_gpus_alone(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_run_does_not_import_torchs_compiler(tmp_path: Path) -> None:
     settings = ["--set", "steps=2", "--set", "batch_size=16"]
+    settings += ["--backbone", "mlp"]
     words = ["run", "finetune", "split-digits", "--quiet", "--threads", "1", *settings, "--out", str(tmp_path)]
     program = f"import sys; from clbench.cli import main; main({words!r}); print('torch._dynamo' in sys.modules)"
     environment = {**os.environ, "CLBENCH_TRACKING": "off", "CLBENCH_CACHE": str(tmp_path)}

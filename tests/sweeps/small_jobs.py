@@ -23,6 +23,7 @@ def small_spec(strategy: str = "finetune", seed: int = 0, threads: int = 1, **se
         {
             "strategy": name,
             "stream": "split-digits",
+            "backbone": "pixels" if strategy == "nmc" else "mlp",
             "seed": seed,
             "threads": threads,
             "stream_settings": STREAM,
