@@ -80,7 +80,7 @@ def test_a_tiny_board_made_anew_gives_the_published_numbers(tmp_path: Path) -> N
 
 
 def same_run(record: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells the board's runs apart. Their hashes are those of the settings that streams had when they were made."""
+    """What tells the board's runs apart; their hashes are of the settings that streams had when they were made."""
     spec = record["spec"]
     return spec["strategy"], spec["stream"], spec["backbone"], spec["seed"], spec["order_seed"]
 
