@@ -22,6 +22,7 @@ from torch.func import functional_call, grad, vmap
 
 from clbench.errors import UserError
 from clbench.models.heads import LinearHead
+from clbench.models.modes import in_eval_mode
 
 if TYPE_CHECKING:
     from clbench.objectives import Objective
@@ -170,15 +171,9 @@ def _agree(a: Tensor, b: Tensor) -> bool:
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode for all modules, each put back to its own mode afterwards; a compiled model runs uncompiled."""
-    modes = [(module, module.training) for module in model.modules()]
-    compiled = any(module._compiled_call_impl is not None for module, _ in modes)
-    model.eval()
-    try:
-        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    compiled = any(module._compiled_call_impl is not None for module in model.modules())
+    with in_eval_mode(model), torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        yield
 
 
 # -- closed forms ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clbench.class_statistics import ClassStatistics
+from clbench.models.modes import in_eval_mode
 from clbench.samples import Pool, Samples
 from clbench.strategy import Strategy
 
@@ -85,11 +86,6 @@ def factored(covariance: Tensor) -> Tensor:
 def plain_features(strategy: Strategy, samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of features [B, d] and labels of un-augmented samples, the model in eval mode meanwhile."""
     model: Any = strategy.model
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with in_eval_mode(model):
         for batch in strategy.batches(samples):
             yield model.features(batch.x), batch.y
-    finally:
-        for module, training in modes:
-            module.training = training

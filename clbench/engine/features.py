@@ -21,6 +21,7 @@ from torch import Tensor
 
 from clbench.engine.environment import Environment
 from clbench.engine.evaluation import chunks
+from clbench.models.modes import in_eval_mode
 from clbench.objectives import Objective
 from clbench.samples import Pool
 
@@ -81,17 +82,14 @@ class Features:
 
     def _compute(self, pool: Pool, cached: _Cached, missing: Tensor) -> None:
         model = self._model()
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
-        for filled, n in chunks(len(missing)):
-            index = missing[filled]
-            raw = pool.inputs[index].to(self._environment.device)
-            x, _ = self._objective.inputs(raw, pool.labels[index].to(raw.device), "plain", None)
-            with torch.no_grad(), self._environment.autocast():
-                values = self._extract(model, x)[:n].float().cpu().numpy()
-            cached.put(index[:n].numpy(), values)
-        for module, training in modes:
-            module.training = training
+        with in_eval_mode(model), torch.no_grad():
+            for filled, n in chunks(len(missing)):
+                index = missing[filled]
+                raw = pool.inputs[index].to(self._environment.device)
+                x, _ = self._objective.inputs(raw, pool.labels[index].to(raw.device), "plain", None)
+                with self._environment.autocast():
+                    values = self._extract(model, x)[:n].float().cpu().numpy()
+                cached.put(index[:n].numpy(), values)
         self.computed += len(missing)
 
 

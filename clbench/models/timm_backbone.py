@@ -63,7 +63,8 @@ def build_timm(spec: ModelSpec, stream: InputSpec) -> tuple[TimmBackbone, InputS
     else:
         net = _create(spec, name, arguments, None)
 
-    mean, std = _normalisation(spec, net, stream, default="checkpoint" if checkpoint else "stream")
+    resolved = timm.data.resolve_model_data_config(net)
+    mean, std = normalisation(spec, stream, resolved["mean"], resolved["std"], pretrained=checkpoint is not None)
     feature_dim = _feature_dim(spec, net, stream.channels, size or stream.size or 224)
     return TimmBackbone(net, feature_dim), InputSpec("image", stream.channels, size, mean, std), checkpoint
 
@@ -157,20 +158,18 @@ def _published(spec: ModelSpec, config: Any) -> tuple[dict[str, Tensor], str]:
     return read_tensors(folder / name), f"{config.hf_hub_id}@{folder.name}"
 
 
-def _normalisation(
-    spec: ModelSpec, net: nn.Module, stream: InputSpec, default: str
+def normalisation(
+    spec: ModelSpec, stream: InputSpec, mean: tuple[float, ...], std: tuple[float, ...], pretrained: bool
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    import timm
-
-    choice = spec.options.get("norm", default)
+    """Mean and standard deviation, one a channel, that the option `norm` asks for; `checkpoint` is `mean` and `std`."""
+    choice = spec.options.get("norm", "checkpoint" if pretrained else "stream")
     if choice not in NORMALISATIONS:
         raise UserError(f"model {spec.text!r}: norm must be one of {', '.join(NORMALISATIONS)}, not {choice!r}")
     if choice == "stream":
         return stream.mean, stream.std
     if choice == "unit":
         return (0.0,) * stream.channels, (1.0,) * stream.channels
-    resolved = timm.data.resolve_model_data_config(net)
-    return _per_channel(resolved["mean"], stream.channels), _per_channel(resolved["std"], stream.channels)
+    return _per_channel(mean, stream.channels), _per_channel(std, stream.channels)
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

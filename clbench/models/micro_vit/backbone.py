@@ -7,12 +7,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ..catalogue import SHIPPED
 from ..spec import InputSpec, ModelSpec
-from ..timm_backbone import NORMALISATIONS, TimmBackbone
+from ..timm_backbone import TimmBackbone, normalisation
 from ..weights import mismatch, read_tensors
 from .architecture import SIZE, WIDTH, micro_vit
 
-WEIGHTS = Path(__file__).with_name("weights.safetensors")
+WEIGHTS = SHIPPED
 MEAN, STD = (0.48, 0.448, 0.397), (0.277, 0.269, 0.282)  # of Tiny-ImageNet's training pixels
 FIRST_CONVOLUTION = "patch_embed.layers.0.weight"
 
@@ -27,20 +28,13 @@ def build_micro_vit(spec: ModelSpec, stream: InputSpec) -> tuple[TimmBackbone, I
     pretrained = spec.options.get("pretrained", True)
     if not isinstance(pretrained, bool):
         raise UserError(f"model {spec.text!r}: pretrained is true or false, not {pretrained!r}")
-    norm = spec.options.get("norm", "checkpoint" if pretrained else "stream")
-    if norm not in NORMALISATIONS:
-        raise UserError(f"model {spec.text!r}: norm must be one of {', '.join(NORMALISATIONS)}, not {norm!r}")
+    mean, std = normalisation(spec, stream, MEAN, STD, pretrained)
     net = micro_vit(stream.channels)
     checkpoint = None
     if pretrained:
         path = spec.weights_file or WEIGHTS
         _load(net, read_tensors(path), stream.channels, path)
         checkpoint = f"file:{path.name}" if spec.weights_file else "clbench:micro-vit"
-    mean, std = stream.mean, stream.std
-    if norm == "unit":
-        mean, std = (0.0,) * stream.channels, (1.0,) * stream.channels
-    elif norm == "checkpoint":
-        mean, std = _per_channel(MEAN, stream.channels), _per_channel(STD, stream.channels)
     return TimmBackbone(net, WIDTH), InputSpec("image", stream.channels, SIZE, mean, std), checkpoint
 
 
@@ -53,7 +47,3 @@ def _load(net: nn.Module, tensors: dict[str, Tensor], channels: int, path: Path)
         net.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"weights {path} do not fit micro-vit: {mismatch(error)}") from error
-
-
-def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    return values if channels == len(values) else (sum(values) / len(values),) * channels
