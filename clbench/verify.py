@@ -21,6 +21,7 @@ from clbench.bit_differences import RowDifferences, json_differences, row_differ
 from clbench.engine.world import ALONE
 from clbench.errors import RunFailed, UserError
 from clbench.metrics import compute
+from clbench.metrics.definitions import ADDED, ADDED_PARTS, base_key
 from clbench.record import Record, read_record
 from clbench.record_schema import schema_faults
 from clbench.seal import broken_seal
@@ -122,9 +123,20 @@ def _contradictions(folder: Path, record: Record) -> list[str]:
     )
     faults += [
         f"record.json: metrics.{place} is {shown(stated)}; evaluations.parquet gives {shown(computed)}"
-        for place, stated, computed in json_differences(record["metrics"], recomputed)
+        for place, stated, computed in json_differences(record["metrics"], as_known_to(record["metrics"], recomputed))
     ]
     return faults
+
+
+def as_known_to(stated: dict[str, Any], computed: dict[str, Any]) -> dict[str, Any]:
+    """Metrics computed now, without those that a record of an earlier edition has none of."""
+    versions = {base_key(key) for key in stated.get("versions", {})}
+    if not versions or versions & ADDED or set(stated) & set(ADDED_PARTS):
+        return computed
+    kept = {key: value for key, value in computed.items() if key not in ADDED_PARTS and base_key(key) not in ADDED}
+    for part in ("versions", "undefined"):
+        kept[part] = {key: value for key, value in computed.get(part, {}).items() if base_key(key) not in ADDED}
+    return kept
 
 
 def compare_runs(folder: Path, record: Record, repeated: Path, again: Record) -> Verification:
@@ -167,6 +179,8 @@ def compare_runs(folder: Path, record: Record, repeated: Path, again: Record) ->
 def _part_differences(record: Record, again: Record, part: str, keys: tuple[str, ...] = ()) -> list[str]:
     """Lines for the leaves of a part, or of some of its keys, that differ."""
     old, new = ({k: v for k, v in (r[part] or {}).items() if (k in keys or not keys)} for r in (record, again))
+    if part == "metrics":
+        new = as_known_to(old, new)
     return [
         f"{part}.{place}: was {shown(was)}, is {shown(now)}"
         for place, was, now in json_differences(old, new)

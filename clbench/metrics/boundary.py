@@ -53,6 +53,52 @@ def backward_transfer(view: View) -> float:
     return mean(view.R(T - 1, j) - view.R(j, j) for j in range(T - 1))
 
 
+def forgetting_signed(view: View) -> float:
+    """mean_{j<T-1} R[j][j] - R[T-1][j]: the negative of `backward_transfer`."""
+    T = view.need_tasks(2)
+    return mean(task_forgetting(view, j) for j in range(T - 1))
+
+
+def forgetting_max(view: View) -> float:
+    """Best score since the task was learned, the last one included, minus the last one: never negative."""
+    T = view.need_tasks(2)
+    return mean(task_forgetting_max(view, j) for j in range(T - 1))
+
+
+def adaptation(view: View) -> float:
+    """mean_{1<=j<T} R[j][j] - R[j-1][j]: what its own task did to the score on each later domain."""
+    T = view.need_tasks(2)
+    return mean(task_adaptation(view, j) for j in range(1, T))
+
+
+def average_backward(view: View) -> float:
+    """Mean of R[t][j] over all pairs t > j."""
+    T = view.need_tasks(2)
+    return mean(view.R(t, j) for t in range(T) for j in range(t))
+
+
+def average_forward(view: View) -> float:
+    """Mean of R[t][j] over all pairs t < j."""
+    T = view.need_tasks(2)
+    return mean(view.R(t, j) for j in range(T) for t in range(j))
+
+
+def task_forgetting(view: View, j: int) -> float:
+    """R[j][j] - R[T-1][j]."""
+    return view.R(j, j) - view.R(view.need_tasks(j + 1) - 1, j)
+
+
+def task_forgetting_max(view: View, j: int) -> float:
+    """max_{j<=t<=T-1} R[t][j] - R[T-1][j]."""
+    T = view.need_tasks(j + 1)
+    return max(view.R(t, j) for t in range(j, T)) - view.R(T - 1, j)
+
+
+def task_adaptation(view: View, j: int) -> float:
+    """R[j][j] - R[j-1][j]; of the first task, against the state before training."""
+    return view.R(j, j) - view.R(j - 1, j)
+
+
 def forward_transfer(view: View) -> float:
     """mean_{1<=j<T} R[j-1][j] - R[-1][j]: gain on a task before it is trained, over the untrained model."""
     T = view.need_tasks(2)
@@ -109,6 +155,11 @@ FORMULAS: dict[str, Callable[[View], float]] = {
         average_over_time,
         retention,
         retention_change,
+        forgetting_signed,
+        forgetting_max,
+        adaptation,
+        average_backward,
+        average_forward,
     )
 }
 REFERENCE_FORMULAS: dict[str, Callable[[View, View | None], float]] = {

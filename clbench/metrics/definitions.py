@@ -48,6 +48,7 @@ _BACKWARD = {
     "Mammoth, FoMo, Renate, Avalanche": "as here",
     "Continuum": "mean over all pairs t > j of R[t][j] - R[j][j]",
     "LibContinual": "Continuum's sum without the pairs j = t-1, divided by the number of all pairs",
+    "TRACE": "the sum also has the last task's 0 and is divided by T instead of T-1",
 }
 _FORWARD = {
     "Renate": "as here",
@@ -57,6 +58,7 @@ _FORWARD = {
     "Continuum": "no baseline is subtracted, so chance level counts as transfer",
 }
 _CONTINUAL = {"ContinualEvaluation": "evaluation samples are drawn anew each time, so sampling noise counts as a drop"}
+_LEARNING_CURVE = {"LCA (Chaudhry et al. 2019)": "mean over the first 10 batches of the current task, in evaluations"}
 _WINDOWS = {
     "ContinualEvaluation": "windows count evaluations, not steps; rises are searched only from points higher "
     "than all before them in the window, which misses some"
@@ -162,6 +164,46 @@ _ALL = (
         "no joint reference run is given",
     ),
     Definition(
+        "forgetting_signed",
+        "score on a task when it was learned minus its last one: the negative of backward_transfer, task by task in "
+        "by_task",
+        "mean_{j<T-1} ( R[j][j] - R[T-1][j] ); of a loss: last minus learned, in nats (or bits per byte)",
+        WORSE + "; negative = later tasks helped",
+        "fewer than two tasks are finished",
+        others=_FORGETTING,
+    ),
+    Definition(
+        "forgetting_max",
+        "best score on a task since it was learned minus its last one, the last row in the max: never negative",
+        "mean_{j<T-1} ( max_{j<=t<=T-1} R[t][j] - R[T-1][j] )",
+        WORSE,
+        "fewer than two tasks are finished",
+        others=_FORGETTING,
+    ),
+    Definition(
+        "adaptation",
+        "what its own task did to the score on a later domain: after it minus before it",
+        "mean_{1<=j<T} ( R[j][j] - R[j-1][j] ); of a loss: the nats it fell by",
+        GAIN,
+        "fewer than two tasks are finished, or a set was not scored before its own task",
+    ),
+    Definition(
+        "average_backward",
+        "score on earlier tasks, over all pairs (TiC-LM: Backward; its in-distribution score is `learning`)",
+        "mean over all pairs t > j of R[t][j]",
+        BETTER,
+        "fewer than two tasks are finished",
+        others={"TiC-LM": "as here, of the loss minus an oracle's: regret_backward of `clbench references`"},
+    ),
+    Definition(
+        "average_forward",
+        "score on tasks not trained yet, over all pairs (TiC-LM: Forward); `transfer` weights tasks equally instead",
+        "mean over all pairs t < j of R[t][j]",
+        BETTER,
+        "fewer than two tasks are finished, or unseen sets were not scored",
+        others={"TiC-LM": "as here, of the loss minus an oracle's: regret_forward of `clbench references`"},
+    ),
+    Definition(
         "min_acc",
         "lowest score of each old task at any time after it was learned (De Lange et al. 2023)",
         "mean_{j<T-1} min a_n(E_j) over trace rows with end of task j < n <= end of the last task",
@@ -192,9 +234,30 @@ _ALL = (
             ("wp", "rise", "a_n - a_m", GAIN),
         )
     ),
+    Definition(
+        "auc",
+        "score on a task averaged over time, from the beginning of the task to the end of the run",
+        "mean_j of the area (trapezoids) under a_n(E_j) from the first evaluation at or after the end of task j-1 to "
+        "the last one, over the steps between them",
+        BETTER,
+        "no trace rows, a set was scored once only, or training diverged",
+        others=_LEARNING_CURVE,
+    ),
+    Definition(
+        "auc_own",
+        "the same up to the end of the task itself: how fast it is learned",
+        "mean_j of the area under a_n(E_j) during task j, over the steps from its first evaluation there to its last",
+        BETTER,
+        "no trace rows, a set was scored once only during its task, or training diverged",
+        others=_LEARNING_CURVE,
+    ),
     *(
         Definition(prefix + key, f"{meaning} ({whose})", formula, sign, f"no {whose} were traced{more}")
-        for prefix, whose in (("gap_", "sets of old tasks"), ("gap_heldout_", "held-out sets"))
+        for prefix, whose in (
+            ("gap_", "sets of old tasks"),
+            ("gap_heldout_", "held-out sets"),
+            ("gap_new_", "the new task's sets, during that task"),
+        )
         for key, meaning, formula, sign, more in (
             ("depth", "largest fall after a switch", "mean of depth", WORSE, ", or a pair diverged"),
             ("area", "fall times steps after a switch", "mean of area", WORSE, ", or a pair diverged"),
@@ -221,6 +284,15 @@ _ALL = (
 )
 
 DEFINITIONS: dict[str, Definition] = {definition.key: definition for definition in _ALL}
+
+ADDED = frozenset(
+    key
+    for key in DEFINITIONS
+    if key.startswith(("gap_new_", "auc", "average_backward", "average_forward"))
+    or key in ("forgetting_signed", "forgetting_max", "adaptation")
+)
+"""Keys that came later: records made before hold none of them, nor the parts in ADDED_PARTS."""
+ADDED_PARTS = ("by_task", "gap_new")
 
 _DELTA = "delta_i = s * (m0 - m_i) at trace rows of the new task, (0, 0) put before them"
 _NO_GAP = "the reference m0 is missing or null, the set was not traced, or it diverged"

@@ -71,6 +71,32 @@ def libcontinual_backward_transfer(R: Matrix) -> float:
     return math.fsum(R[t][j] - R[j][j] for t in range(1, T) for j in range(t - 1)) / (T * (T - 1) / 2)
 
 
+def trace_backward_transfer(R: Matrix) -> float:
+    """TRACE (Wang et al. 2023): last minus first over all T tasks, the last one's 0 among them."""
+    T = len(R)
+    return _mean([R[T - 1][j] - R[j][j] for j in range(T)])
+
+
+def fuar(forgotten: Sequence[float], updated: Sequence[float], acquired: Sequence[float]) -> float | None:
+    """CKL's ratio of facts forgotten to facts updated and acquired (Jang et al. 2022); None where nothing was gained.
+
+    forgotten: score before minus after, of each set of facts that still hold; updated, acquired: after minus before, of
+    each set of changed and of new facts. What is below 0 counts as 0.
+    """
+    gained = math.fsum(max(0.0, gain) for gain in (*updated, *acquired))
+    return math.fsum(max(0.0, loss) for loss in forgotten) / gained if gained > 0 else None
+
+
+def stability_gap_norm(before: float, scores: Sequence[float]) -> float:
+    """SG_norm (Lapacz et al. 2024): fall to the lowest score since the switch, as a share of the score before it."""
+    return (before - min(scores)) / before
+
+
+def recovery_norm(before: float, scores: Sequence[float]) -> float:
+    """REC_norm (Lapacz et al. 2024): rise from that lowest score to the last one, as a share of the score before."""
+    return (scores[-1] - min(scores)) / before
+
+
 def gem_forward_transfer(R: Matrix, initial: Sequence[float]) -> float:
     """Just before training the task minus before any training (Mammoth: minus a random model)."""
     return _mean([R[j - 1][j] - initial[j] for j in range(1, len(R))])
@@ -134,6 +160,7 @@ BACKWARD_TRANSFER: dict[str, Callable[[Matrix], float]] = {
     "Mammoth, FoMo, Renate, Avalanche": gem_backward_transfer,
     "Continuum": continuum_backward_transfer,
     "LibContinual": libcontinual_backward_transfer,
+    "TRACE": trace_backward_transfer,
 }
 
 

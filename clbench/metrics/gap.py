@@ -60,6 +60,22 @@ def measure_gaps(view: View, horizon: int | None = None) -> list[Gap]:
     return [measure_gap(view, k, name, lengths[k]) for k, name in pairs]
 
 
+def measure_new_gaps(view: View, horizon: int | None = None) -> list[Gap]:
+    """The same for the sets of the task that begins at each switch: whether it falls before it rises.
+
+    m0 is the trace row at the switch, or the boundary row (the whole set) where the subset was not traced there.
+    """
+    if not view.trace:
+        return []
+    s = view.structure
+    gaps = []
+    for task in range(1, s.tasks + (s.current is not None)):
+        length = _task_length(view, task)
+        reach = length if horizon is None else min(horizon, length)
+        gaps += [measure_gap(view, task, name, reach) for name in s.by_task.get(task, ())]
+    return gaps
+
+
 def measure_gap(view: View, switch: int, name: str, horizon: int) -> Gap:
     """The gap of one set after one switch, within `horizon` steps of it."""
     step = view.structure.end(switch - 1)

@@ -11,7 +11,16 @@ from typing import Any
 from clbench.errors import UserError
 from clbench.metrics import boundary, trace
 from clbench.metrics.definitions import DEFINITIONS, base_key
-from clbench.metrics.gap import COUNTS, MEANS, SHARES, Gap, measure_gaps, no_gap_reason, summarise
+from clbench.metrics.gap import (
+    COUNTS,
+    MEANS,
+    SHARES,
+    Gap,
+    measure_gaps,
+    measure_new_gaps,
+    no_gap_reason,
+    summarise,
+)
 from clbench.metrics.noise import gap_grid, noise_floor
 from clbench.metrics.view import Structure, Undefined, View, build_view, check_complete, read_structure
 from clbench.table import EvaluationTable, Row
@@ -20,6 +29,16 @@ SIGNS = {"higher": 1.0, "lower": -1.0}
 HIGHER = {"accuracy", "acc", "top1", "top5", "recall", "precision", "f1", "auc"}
 LOWER = {"loss", "nll", "nats", "entropy", "perplexity", "ppl", "bits", "bpb", "error"}
 CANNOT_PREDICT = "the strategy declares that it cannot predict between task boundaries"
+
+BY_TASK: dict[str, Callable[[View, int], float]] = {
+    "learning": lambda view, j: view.R(j, j),
+    "final": lambda view, j: view.R(view.need_tasks(j + 1) - 1, j),
+    "adaptation": boundary.task_adaptation,
+    "forgetting_signed": boundary.task_forgetting,
+    "forgetting_max": boundary.task_forgetting_max,
+    "auc": trace.task_auc,
+    "auc_own": trace.task_auc_own,
+}
 
 Scalars = dict[str, float | str]  # a string is the reason why there is no number
 
@@ -39,8 +58,8 @@ def compute(
     keep their own direction; the rest share the primary's. references: tables of other runs by role; `joint`
     is used. horizon: steps after a switch the gap looks at; default: the whole new task.
 
-    Keys: every metric (number or None), `versions`, `undefined` (key -> reason), `matrix`, `gap`, `grid`,
-    `noise_floor` and `table`, as docs/metrics.md lays out. Raises UserError for rows that contradict each
+    Keys: every metric (number or None), `versions`, `undefined` (key -> reason), `matrix`, `by_task`, `gap`, `gap_new`,
+    `grid`, `noise_floor` and `table`, as docs/metrics.md lays out. Raises UserError for rows that contradict each
     other or for missing boundary rows.
     """
     if direction not in SIGNS:
@@ -64,15 +83,18 @@ def compute(
         if group == main:
             check_complete(view)
         gaps = measure_gaps(view, horizon) if predicts_between_boundaries else []
+        new_gaps = measure_new_gaps(view, horizon) if predicts_between_boundaries else []
         joint = _joint_view(references, metric, signs[metric])
-        found = _scalars(view, gaps, joint, None if predicts_between_boundaries else CANNOT_PREDICT)
+        found = _scalars(view, gaps, new_gaps, joint, None if predicts_between_boundaries else CANNOT_PREDICT)
         prefix = "" if metric == primary else f"{metric}:"
         suffix = "" if weights == _main_weights(metric, groups) else f"[{weights}]"
         scalars |= {f"{prefix}{key}{suffix}": value for key, value in found.items()}
         if group == main:
             described = {
                 "matrix": _matrix(view),
+                "by_task": _by_task(view),
                 "gap": [_plain(gap) for gap in gaps],
+                "gap_new": [_plain(gap) for gap in new_gaps],
                 "grid": _grid(view, gaps),
                 "noise_floor": noise_floor(view, gaps),
                 "table": _summary(structure, rows, main, signs),
@@ -85,7 +107,9 @@ def compute(
     }
 
 
-def _scalars(view: View, gaps: Sequence[Gap], joint: View | None, no_gaps: str | None) -> Scalars:
+def _scalars(
+    view: View, gaps: Sequence[Gap], new_gaps: Sequence[Gap], joint: View | None, no_gaps: str | None
+) -> Scalars:
     scalars: Scalars = {}
     for key, formula in boundary.FORMULAS.items():
         scalars[key] = _value(partial(formula, view))
@@ -99,12 +123,13 @@ def _scalars(view: View, gaps: Sequence[Gap], joint: View | None, no_gaps: str |
             scalars |= {f"wf_{window}": drop, f"wp_{window}": rise}
         except Undefined as reason:
             scalars |= dict.fromkeys((f"wf_{window}", f"wp_{window}"), str(reason))
-    for prefix, held_out in (("gap_", False), ("gap_heldout_", True)):
-        chosen = [gap for gap in gaps if gap["held_out"] == held_out]
+    scalars |= {key: _value(partial(formula, view)) for key, formula in trace.AREAS.items()}
+    old, held_out = ([gap for gap in gaps if gap["held_out"] == flag] for flag in (False, True))
+    for prefix, chosen in (("gap_", old), ("gap_heldout_", held_out), ("gap_new_", new_gaps)):
         if no_gaps:
             scalars |= {prefix + key: no_gaps for key in (*MEANS, *SHARES, *COUNTS)}
         else:
-            scalars |= summarise(chosen, prefix, no_gap_reason(view, held_out))
+            scalars |= summarise(chosen, prefix, no_gap_reason(view, prefix == "gap_heldout_"))
     return {key: _representable(value) for key, value in scalars.items()}
 
 
@@ -166,6 +191,16 @@ def _matrix(view: View) -> dict[str, Any]:
         "steps": list(view.structure.ends),
         "diverged": diverged,
     }
+
+
+def _by_task(view: View) -> list[dict[str, Any]]:
+    """BY_TASK of every finished task, more being better; null where it is undefined."""
+    found = []
+    for j in range(view.tasks):
+        values = {key: _representable(_value(partial(formula, view, j))) for key, formula in BY_TASK.items()}
+        numbers = {key: None if isinstance(value, str) else value for key, value in values.items()}
+        found.append({"task": j, "eval_sets": view.structure.by_task.get(j, []), **numbers})
+    return found
 
 
 def _grid(view: View, gaps: Sequence[Gap]) -> list[dict[str, Any]]:

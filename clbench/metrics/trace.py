@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -39,6 +41,50 @@ def window_extremes(view: View, window: int) -> tuple[float, float]:
     drop = mean(mean(d for d, _ in sets) for sets in tasks)
     rise = mean(mean(r for _, r in sets) for sets in tasks)
     return drop, rise
+
+
+def auc(view: View) -> float:
+    """Mean over tasks of the score averaged over the steps from the task's beginning to the end of the run."""
+    T = view.need_tasks(1)
+    return mean(task_auc(view, j) for j in range(T))
+
+
+def auc_own(view: View) -> float:
+    """The same over the steps of the task itself."""
+    T = view.need_tasks(1)
+    return mean(task_auc_own(view, j) for j in range(T))
+
+
+def task_auc(view: View, j: int) -> float:
+    """Of one task: the mean over its sets."""
+    return mean(time_average(learning_curve(view, j, name, view.structure.last_step)) for name in view.sets_of(j))
+
+
+def task_auc_own(view: View, j: int) -> float:
+    """Of one task, until it ends."""
+    return mean(time_average(learning_curve(view, j, name, view.structure.end(j))) for name in view.sets_of(j))
+
+
+AREAS = {"auc": auc, "auc_own": auc_own}
+
+
+def learning_curve(view: View, j: int, name: str, until: int) -> list[Point]:
+    """Scored evaluations of a set from the beginning of task j to step `until`; the first is the one at the switch
+    (the whole set, where the subset was not traced there)."""
+    _need_trace(view)
+    start = view.structure.end(j - 1)
+    before = view.at_switch.get((j, name))
+    first = [(start, view.score(before))] if before is not None and before.value is not None else []
+    return first + [(step, a) for step, a in scored(view, name) if start < step <= until]
+
+
+def time_average(points: Sequence[tuple[float, float]]) -> float:
+    """Trapezoids under (time, score), in order, over the time from the first to the last. Raises Undefined where that
+    is 0."""
+    if len(points) < 2 or points[-1][0] == points[0][0]:
+        raise Undefined("a set was scored at one step only")
+    area = math.fsum((t1 - t0) * (a0 + a1) / 2 for (t0, a0), (t1, a1) in itertools.pairwise(points))
+    return area / (points[-1][0] - points[0][0])
 
 
 def largest_changes(points: Sequence[Point], window: int) -> tuple[float, float] | None:

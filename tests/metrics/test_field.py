@@ -24,6 +24,7 @@ RISING = [[0.5], [0.6, 0.7], [0.8, 0.9, 0.7]]
         (field.gem_backward_transfer, -0.1033, 0.2500),
         (field.continuum_backward_transfer, -0.1100, 0.2000),
         (field.libcontinual_backward_transfer, -0.0100, 0.1000),
+        (field.trace_backward_transfer, -0.0775, 0.1667),
         (field.mammoth_average, 0.8100, 0.8000),
         (field.continuum_accuracy_a, 0.7990, 0.7000),
     ],
@@ -68,3 +69,21 @@ def test_clbench_is_chaudhry_and_gem() -> None:
     assert metrics["forgetting"] == pytest.approx(field.continuum_forgetting(FALLING))
     assert metrics["backward_transfer"] == pytest.approx(field.gem_backward_transfer(FALLING))
     assert metrics["average"] == pytest.approx(field.mammoth_average(FALLING))
+
+
+def test_trace_divides_by_all_tasks() -> None:
+    R = [[0.8], [0.6, 0.7], [0.5, 0.65, 0.9]]
+    assert field.mammoth_average(R) == pytest.approx(0.6833, abs=5e-5)
+    assert field.trace_backward_transfer(R) == pytest.approx(-0.1167, abs=5e-5)
+    assert field.gem_backward_transfer(R) == pytest.approx(-0.175)
+
+
+def test_facts_forgotten_for_each_fact_gained() -> None:
+    assert field.fuar([0.10], [0.15], [0.25]) == pytest.approx(0.25)
+    assert field.fuar([-0.2, 0.1], [-0.3], [0.4]) == pytest.approx(0.25)
+    assert field.fuar([0.1], [0.0], [-0.1]) is None
+
+
+def test_normalised_gap_and_recovery() -> None:
+    assert field.stability_gap_norm(0.8, [0.6, 0.4, 0.7]) == pytest.approx(0.5)
+    assert field.recovery_norm(0.8, [0.6, 0.4, 0.7]) == pytest.approx(0.375)

@@ -16,7 +16,7 @@ from clbench.metrics import DEFINITIONS, compute
 from clbench.table import EvaluationTable, Row
 
 AVERAGES = {"average", "average_micro", "average_incremental", "learning", "transfer", "average_over_time"}
-AVERAGES |= {"retention", "min_acc", "wc_acc"}
+AVERAGES |= {"retention", "min_acc", "wc_acc", "auc", "auc_own", "average_backward", "average_forward"}
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SCORES = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
