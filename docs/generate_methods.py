@@ -23,8 +23,10 @@ from typing import Any
 from clbench.board_records import board_records
 from clbench.catalogue import Entry, entries
 from clbench.errors import UserError
+from clbench.leaderboard import group_runs
 from clbench.models import describe
 from clbench.published import Published, published
+from clbench.record import Record
 from clbench.spec import read_spec_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,18 +117,26 @@ def recipe_numbers(configs: Path) -> dict[str, list[RecipeNumbers]]:
     return found
 
 
-Group = tuple[str, str, str]  # stream, model, which part of the data
+Group = tuple[str, str, str, str]  # stream, model, which part of the data, settings that tell rows apart
+Own = dict[Group, list[float | None]]
 
 
-def own_numbers(results: Path) -> dict[str, dict[Group, list[float | None]]]:
+def own_numbers(results: Path) -> dict[str, Own]:
     """Method -> {group: accuracies after the last task, None where a run diverged}, of sealed runs on image streams."""
-    found: dict[str, dict[Group, list[float | None]]] = defaultdict(lambda: defaultdict(list))
+    runs: dict[tuple[str, str, str, str], list[tuple[Path, Record]]] = defaultdict(list)
     for folder in sorted(path.parent for path in results.glob("*/runs")):
-        for _, record in board_records(folder):
+        for place, record in board_records(folder):
             if record["stream"]["objective"] == "classification":
-                group = (_stream(record["spec"]), str(record["spec"]["backbone"]), _part(record["spec"]))
-                value = record["metrics"]["average"] if record["status"] == "completed" else None
-                found[record["strategy"]["name"]][group].append(value)
+                spec = record["spec"]
+                key = (record["strategy"]["name"], _stream(spec), str(spec["backbone"]), _part(spec))
+                runs[key].append((place, record))
+    found: dict[str, Own] = defaultdict(dict)
+    for (method, *group), members in runs.items():
+        for row in group_runs(members):
+            values = [record["metrics"]["average"] for _, record in row.runs]
+            stream, model, part = group
+            settings = row.label.removeprefix(method).strip()
+            found[method][stream, model, part, settings] = [*values, *([None] * row.diverged)]
     return found
 
 
@@ -158,11 +168,12 @@ def _mean(values: list[float | None]) -> str:
     return f"{100 * math.fsum(scores) / len(scores):.1f}{spread} ({runs}{lost})"
 
 
-def _own_cell(recipes: list[RecipeNumbers], own: dict[Group, list[float | None]]) -> list[str]:
+def _own_cell(recipes: list[RecipeNumbers], own: Own) -> list[str]:
     lines = []
-    for (stream, model, part), values in sorted(own.items()):
-        lines.append(f"{stream}, {model}{f', {part}' if part else ''}: {_mean(values)}")
-    run = {(stream, model) for stream, model, _ in own}
+    for (stream, model, part, settings), values in sorted(own.items()):
+        more = "".join(f", {each}" for each in (part, settings) if each)
+        lines.append(f"{stream}, {model}{more}: {_mean(values)}")
+    run = {(stream, model) for stream, model, *_ in own}
     missing = [r for r in recipes if (r.spec["stream"], r.spec.get("backbone")) not in run]
     for reason, needs in (("needs weights", True), ("", False)):
         names = [r.name.partition("/")[2] for r in missing if _needs_weights(r.spec) == needs]
@@ -184,9 +195,7 @@ def _published_cell(recipes: list[RecipeNumbers]) -> list[str]:
     return lines
 
 
-def _row(
-    entry: Entry, recipes: list[RecipeNumbers], own: dict[Group, list[float | None]], verified: list[Property]
-) -> Iterator[str]:
+def _row(entry: Entry, recipes: list[RecipeNumbers], own: Own, verified: list[Property]) -> Iterator[str]:
     file = entry.file.resolve().relative_to(ROOT).as_posix()
     yield f"[`{entry.name}`](../{file})"
     yield entry.paper

@@ -89,5 +89,7 @@ def test_a_recipe_that_was_run_is_no_longer_called_missing(generator: Any, tmp_p
     (folder / "split-digits.yaml").write_text(yaml.safe_dump(recipe))
     recipes = generator.recipe_numbers(tmp_path / "configs")["nmc"]
     assert generator._own_cell(recipes, {}) == ["recipe split-digits: not run"]
-    ran = generator._own_cell(recipes, {("split-digits", "pixels", ""): [0.9]})
+    ran = generator._own_cell(recipes, {("split-digits", "pixels", "", ""): [0.9]})
     assert ran == ["split-digits, pixels: 90.0 (1 run)"]
+    varied = generator._own_cell(recipes, {("split-digits", "pixels", "50 images a class", "k=2"): [0.9]})
+    assert varied == ["split-digits, pixels, 50 images a class, k=2: 90.0 (1 run)"]
