@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from clbench.engine.faults import fault_point
+from clbench.engine.kept import Kept
+from clbench.engine.mixing import Mixing
 from clbench.engine.parallel import Ranks
 from clbench.engine.snapshots import Snapshots
 from clbench.errors import RunFailed
+from clbench.models.modes import in_eval_mode
 from clbench.rng import Randomness
 from clbench.samples import Batch, Samples
 from clbench.stream import Stream, Task
@@ -45,6 +49,9 @@ class Services:
         self.features = features
         self.ranks = ranks
         self.snapshots = Snapshots()
+        self.mixing = Mixing()
+        self.kept = Kept(stream)
+        self.counted: Callable[[], AbstractContextManager[None]] = nullcontext
         self.built = 0
         self.task = -1
         self._random = random
@@ -128,6 +135,18 @@ class Services:
         self._declared("sees_all_data", "reads the data of all tasks")
         return Samples.union([task.train for task in self.stream.tasks])
 
+    def earlier_samples(self) -> dict[str, Samples]:
+        self._declared_to_keep("reads the training data of earlier tasks")
+        return self.kept.earlier(self.task)
+
+    def selection_samples(self) -> dict[str, Samples]:
+        self._declared_to_keep("reads the validation data of the tasks seen")
+        return self.kept.selection(self.task)
+
+    def bytes_of_kept_samples(self) -> int:
+        """Bytes of the tasks' data that the strategy reads again in later tasks."""
+        return 0 if self.needs.sees_all_data else self.kept.bytes(self.task)
+
     def is_last_task(self) -> bool:
         self._declared("knows_horizon", "asks which task is the last")
         return self.task == len(self.stream.tasks) - 1
@@ -140,10 +159,23 @@ class Services:
         if not getattr(self.needs, need):
             raise RunFailed(f"the strategy {use} without declaring it: add `{need}=True` to its `needs`")
 
+    def _declared_to_keep(self, use: str) -> None:
+        if not self.needs.sees_all_data:
+            self._declared("stores_samples", use)
+            self._declared("task_boundaries", use)
+
     # -- free ----------------------------------------------------------------------------------------------------
 
     def generator(self, concern: str) -> torch.Generator:
         return self._random.generator(f"strategy.{concern}")
+
+    def sample_losses(self, samples: Samples) -> Tensor:
+        """float32 [n] on the CPU; eval mode, without gradients. Its FLOPs are those of training."""
+        losses = [torch.empty(0)]
+        with in_eval_mode(self.model), torch.no_grad(), self.counted():
+            for batch in self.batches(samples, 64, "plain"):
+                losses.append(self.objective.losses(self.model(batch.x), batch.y).float().cpu())
+        return torch.cat(losses)
 
     def snapshot(self, name: str) -> nn.Module:
         return self.snapshots.take(name, self.model, self.built)
