@@ -57,6 +57,8 @@ def test_grey_images_give_the_features_of_the_same_images_in_colour(image_model:
 def test_own_weights_and_wrong_ones(image_model: Build, tmp_path: Path) -> None:
     tensors = load_file(WEIGHTS)
     save_file({name: t.float() + 1 for name, t in tensors.items()}, tmp_path / "own.safetensors")
+    with pytest.raises(UserError, match="exclude each other"):
+        image_model(f"micro-vit@{tmp_path / 'own.safetensors'}?pretrained=false")
     model = image_model(f"micro-vit@{tmp_path / 'own.safetensors'}")
     torch.testing.assert_close(model.backbone.net.fc_norm.weight, tensors["fc_norm.weight"].float() + 1)
     tensors.pop("fc_norm.weight")

@@ -28,6 +28,8 @@ def build_micro_vit(spec: ModelSpec, stream: InputSpec) -> tuple[TimmBackbone, I
     pretrained = spec.options.get("pretrained", True)
     if not isinstance(pretrained, bool):
         raise UserError(f"model {spec.text!r}: pretrained is true or false, not {pretrained!r}")
+    if spec.weights_file and not pretrained:
+        raise UserError(f"model {spec.text!r}: pretrained=false and a file of weights exclude each other; drop one")
     mean, std = normalisation(spec, stream, MEAN, STD, pretrained)
     net = micro_vit(stream.channels)
     checkpoint = None
