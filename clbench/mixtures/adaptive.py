@@ -194,6 +194,7 @@ class Feedback(Adaptive):
 
     def reset(self, domains: Sequence[str], current: str, generator: torch.Generator | None = None) -> None:
         super().reset(domains, current, generator)
+        spread(1.0, self.others, self.sizes)
         self.share = self.start
         self.first: float | None = None
 

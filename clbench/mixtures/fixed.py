@@ -56,6 +56,10 @@ class FixedReplay(Policy):
         self.budget = budget
         self.sizes = sizes
 
+    def reset(self, domains: Sequence[str], current: str, generator: torch.Generator | None = None) -> None:
+        super().reset(domains, current, generator)
+        spread(1.0, self.others, self.sizes)
+
     def weights(self, step: int) -> dict[str, float]:
         share = self._share()
         return {self.current: 1 - share, **spread(share, self.others, self.sizes)}
