@@ -73,11 +73,11 @@ def list_(
 
 @app.command()
 def show(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="strategy, stream, metric or config.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="strategy, stream, schedule, metric or config.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or file.py:Class.")],
     as_json: Json = False,
 ) -> None:
-    """One strategy, stream, metric or recipe: documentation, settings, defaults and their sources."""
+    """One strategy, stream, schedule, metric or recipe: documentation, settings, defaults and their sources."""
     from clbench.cli.listing import show_command
 
     show_command(kind, name, as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from clbench.published import find_recipe, published, recipes
 from clbench.spec import read_spec_file
 
 LISTS = ("strategies", "streams", "schedules", "models", "configs")
-SHOWN = ("strategy", "stream", "metric", "config")
+SHOWN = ("strategy", "stream", "schedule", "metric", "config")
 
 
 def list_command(kind: str, as_json: bool) -> None:
@@ -64,11 +65,13 @@ def _headline(path: Path) -> str:
 
 
 def show_command(kind: str, name: str, as_json: bool) -> None:
-    """Print all that is known of one strategy, stream, metric or recipe."""
+    """Print all that is known of one strategy, stream, schedule, metric or recipe."""
     if kind == "config":
         _show_config(find_recipe(name), as_json)
     elif kind == "metric":
         _show_metric(name, as_json)
+    elif kind == "schedule":
+        _show_schedule(name, as_json)
     elif kind in ("strategy", "stream"):
         entry = catalogue.find("strategy" if kind == "strategy" else "stream", name)
         if as_json:
@@ -91,6 +94,41 @@ def _show_metric(name: str, as_json: bool) -> None:
         )
     else:
         print_lines([text])
+
+
+def _show_schedule(name: str, as_json: bool) -> None:
+    """A preset by its name; of one written in full, the pieces it stands for as well."""
+    from clbench.schedules import SCHEDULES, describe, find
+
+    schedule, preset = find(name), SCHEDULES.get(name.partition(":")[0])
+    parameters = describe(preset) if preset else []
+    composed = json.loads(schedule.to_json())
+    if as_json:
+        known = {"summary": preset.summary, "source": preset.source} if preset else {}
+        print_json({"name": name, **known, "parameters": parameters, "composed": composed})
+        return
+    lines = wrapped(f"{name}: {preset.summary if preset else 'a schedule of its own'}", indent="")
+    lines += ["", *wrapped(f"source: {preset.source}")] if preset else []
+    lines += ["", f"parameters (--schedule {preset.name if preset else 'NAME'}:KEY=VALUE,...)"]
+    for parameter in parameters:
+        default = "unset" if parameter["default"] is None else parameter["default"]
+        lines.append(f"  {parameter['name']} = {default}".ljust(32) + f" {parameter['type']}")
+        lines += wrapped(f"{parameter['description']} [{parameter['source']}]", indent="      ")
+    lines += [] if parameters else ["  none"]
+    spans = "every phase" if composed["clock"] == "phase" else "the whole run"
+    lines += ["", f"pieces, over {spans} (rates are multiples of lr; lengths are steps, or shares in [0, 1])"]
+    later = composed["later"]
+    first = "phase 0" if later else spans
+    for title, program in ((first, composed["first"]), ("later phases", later or [])):
+        lines += wrapped(f"{title}: {'; '.join(map(_piece, program))}") if program else []
+    lines += wrapped(f"on a branch (--set anneal=SHARE): {_piece(composed['anneal'])}, from where its parent stands")
+    print_lines(lines)
+
+
+def _piece(piece: dict[str, Any]) -> str:
+    values = ", ".join(f"{key}={value}" for key, value in piece.items() if key not in ("piece", "length"))
+    length = "" if piece["length"] is None else f" over {piece['length']}"
+    return f"{piece['piece']}({values}){length}"
 
 
 def _show_config(path: Path, as_json: bool) -> None:

@@ -62,7 +62,9 @@ def run(
     backbone: Annotated[str | None, typer.Option(metavar="SPEC", help="A model: `clbench list models`.")] = None,
     head: Annotated[str | None, typer.Option(metavar="KIND", help="linear, cosine or prototype. [linear]")] = None,
     tune: Annotated[str | None, typer.Option(metavar="WHAT", help="full, lora, ... [full]")] = None,
-    schedule: Annotated[str | None, typer.Option(metavar="NAME", help="`clbench list schedules`.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(metavar="NAME[:KEY=VALUE,...]", help="Or FILE.json: `clbench list schedules`.")
+    ] = None,
     eval_grid: Annotated[
         str | None, typer.Option(metavar="GRID", help="default, full, none, or every N steps. [default]")
     ] = None,

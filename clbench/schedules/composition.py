@@ -63,6 +63,13 @@ class Schedule:
         at = Spot(min(step - start, length), length, start, context)
         return SHAPES[self.anneal.kind](at, **self.anneal.values | {"frm": frm})
 
+    @property
+    def needs_horizon(self) -> bool:
+        """Whether it must know how many steps the whole run has."""
+        shares = any(isinstance(piece.length, float) and piece.length for piece in self.first)
+        endless = self.first[-1].length is None and self.first[-1].kind in ENDLESS
+        return self.clock == "run" and (shares or not endless)
+
     def branch(self, anneal_length: Length) -> Schedule:
         """The same until `anneal_length` (steps, or a share of the phase) before a phase's end, annealed from there."""
         return replace(self, branch_length=anneal_length)
@@ -133,8 +140,7 @@ class Schedule:
             return phase_steps
         if context.run_steps is not None:
             return context.run_steps
-        shares = any(isinstance(piece.length, float) and piece.length for piece in self.first)
-        if shares or self.first[-1].length is not None or self.first[-1].kind not in ENDLESS:
+        if self.needs_horizon:
             raise self._wrong("it spans the whole run, whose number of steps is not known")
         return 1 << 60
 
