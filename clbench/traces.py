@@ -107,11 +107,16 @@ def _equals(column: tuple[Array, list[str]], name: str) -> Array:
 
 
 def _primary(columns: dict[str, Any]) -> Array:
-    """Rows of the metric named first, with deployed weights where it has some."""
+    """Rows of the metric named first and the weights that the metrics use (`clbench.metrics.view.weight_groups`)."""
     codes = columns["metric"][0]
-    primary = codes == codes[0]
-    deployed = primary & _equals(columns["weights"], "deploy")
-    return deployed if deployed.any() else primary & _equals(columns["weights"], "train")
+    boundary, seen = _equals(columns["kind"], "boundary"), columns["tasks_seen"]
+    deployed, trained, annealed = (
+        (codes == codes[0]) & _equals(columns["weights"], weights) for weights in ("deploy", "train", "anneal")
+    )
+    plain = deployed if deployed.any() else trained
+    ends = [set(seen[boundary & rows].tolist()) for rows in (annealed, trained, deployed)]
+    forks = boundary & np.isin(seen, list(ends[0] & ends[1] - ends[2]))
+    return (plain & ~forks) | (annealed & forks)
 
 
 def _task_ends(columns: dict[str, Any], path: Path) -> tuple[int, tuple[int, ...]]:

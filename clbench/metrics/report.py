@@ -22,7 +22,15 @@ from clbench.metrics.gap import (
     summarise,
 )
 from clbench.metrics.noise import gap_grid, noise_floor
-from clbench.metrics.view import Structure, Undefined, View, build_view, check_complete, read_structure
+from clbench.metrics.view import (
+    Structure,
+    Undefined,
+    View,
+    build_view,
+    check_complete,
+    read_structure,
+    weight_groups,
+)
 from clbench.table import EvaluationTable, Row
 
 SIGNS = {"higher": 1.0, "lower": -1.0}
@@ -69,17 +77,22 @@ def compute(
         raise UserError("the evaluation table has no rows; evaluate at least once")
     structure = read_structure(rows)
     primary = rows[0].metric
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.metric, row.weights), []).append(row)
-    signs = {metric: _sign(metric, primary, direction) for metric, _ in groups}
-    main = (primary, _main_weights(primary, groups))
-    groups.setdefault(main, [])
+    by_weights = {metric: weight_groups(found) for metric, found in _by_metric(rows).items()}
+    plain = {metric: next(iter(groups)) for metric, groups in by_weights.items()}
+    signs = {metric: _sign(metric, primary, direction) for metric in by_weights}
+    main = (primary, plain[primary])
+    groups = {
+        (metric, weights): found
+        for metric, groups in by_weights.items()
+        for weights, found in groups.items()
+        if found or metric == primary
+    }
     scalars: Scalars = {}
     described: dict[str, Any] = {}
     for group in sorted(groups, key=lambda g: (g != main, g[0] != primary)):
         metric, weights = group
-        view = build_view(structure, groups[group], signs[metric])
+        trunk = by_weights[metric].get("train", ()) if weights == plain[metric] == "anneal" else ()
+        view = build_view(structure, groups[group], signs[metric], trunk)
         if group == main:
             check_complete(view)
         gaps = measure_gaps(view, horizon) if predicts_between_boundaries else []
@@ -87,7 +100,7 @@ def compute(
         joint = _joint_view(references, metric, signs[metric])
         found = _scalars(view, gaps, new_gaps, joint, None if predicts_between_boundaries else CANNOT_PREDICT)
         prefix = "" if metric == primary else f"{metric}:"
-        suffix = "" if weights == _main_weights(metric, groups) else f"[{weights}]"
+        suffix = "" if weights == plain[metric] else f"[{weights}]"
         scalars |= {f"{prefix}{key}{suffix}": value for key, value in found.items()}
         if group == main:
             described = {
@@ -112,34 +125,36 @@ def _scalars(
 ) -> Scalars:
     scalars: Scalars = {}
     for key, formula in boundary.FORMULAS.items():
-        scalars[key] = _value(partial(formula, view))
+        scalars[key] = value_of(partial(formula, view))
     for key, with_reference in boundary.REFERENCE_FORMULAS.items():
-        scalars[key] = _value(partial(with_reference, view, joint))
-    scalars["min_acc"] = _value(partial(trace.min_acc, view))
-    scalars["wc_acc"] = _value(partial(trace.wc_acc, view))
+        scalars[key] = value_of(partial(with_reference, view, joint))
+    scalars["min_acc"] = value_of(partial(trace.min_acc, view))
+    scalars["wc_acc"] = value_of(partial(trace.wc_acc, view))
     for window in trace.WINDOWS:
         try:
             drop, rise = trace.window_extremes(view, window)
             scalars |= {f"wf_{window}": drop, f"wp_{window}": rise}
         except Undefined as reason:
             scalars |= dict.fromkeys((f"wf_{window}", f"wp_{window}"), str(reason))
-    scalars |= {key: _value(partial(formula, view)) for key, formula in trace.AREAS.items()}
+    scalars |= {key: value_of(partial(formula, view)) for key, formula in trace.AREAS.items()}
     old, held_out = ([gap for gap in gaps if gap["held_out"] == flag] for flag in (False, True))
     for prefix, chosen in (("gap_", old), ("gap_heldout_", held_out), ("gap_new_", new_gaps)):
         if no_gaps:
             scalars |= {prefix + key: no_gaps for key in (*MEANS, *SHARES, *COUNTS)}
         else:
             scalars |= summarise(chosen, prefix, no_gap_reason(view, prefix == "gap_heldout_"))
-    return {key: _representable(value) for key, value in scalars.items()}
+    return {key: representable(value) for key, value in scalars.items()}
 
 
-def _representable(value: float | str) -> float | str:
+def representable(value: float | str) -> float | str:
+    """The value, or why it is none: JSON has no infinity."""
     if isinstance(value, str) or math.isfinite(value):
         return value
     return "the values are too large for a finite result"
 
 
-def _value(formula: Callable[[], float]) -> float | str:
+def value_of(formula: Callable[[], float]) -> float | str:
+    """What a formula gives, or the reason why it is undefined."""
     try:
         return formula()
     except Undefined as reason:
@@ -156,18 +171,40 @@ def _sign(metric: str, primary: str, direction: str) -> float:
     return SIGNS[direction]
 
 
-def _main_weights(metric: str, groups: Mapping[tuple[str, str], Any]) -> str:
-    return "deploy" if (metric, "deploy") in groups else "train"
+def _by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.metric, []).append(row)
+    return found
+
+
+def main_view(table: EvaluationTable, direction: str) -> View:
+    """The rows that plain keys are computed from: the primary metric, the weights that are deployed.
+
+    Raises UserError for a table without rows.
+    """
+    rows = table.rows
+    if not rows:
+        raise UserError("the evaluation table has no rows; evaluate at least once")
+    found = _view_of(table, rows[0].metric, SIGNS[direction])
+    assert found is not None
+    return found
 
 
 def _joint_view(references: Mapping[str, EvaluationTable] | None, metric: str, sign: float) -> View | None:
     joint = (references or {}).get("joint")
-    rows = [row for row in joint or () if row.metric == metric]
-    if joint is None or not rows:
+    return None if joint is None else _view_of(joint, metric, sign)
+
+
+def _view_of(table: EvaluationTable, metric: str, sign: float) -> View | None:
+    """The rows of one metric of its main weights; None where there are none."""
+    found = _by_metric(table.rows).get(metric)
+    if not found:
         return None
-    weights = _main_weights(metric, {(row.metric, row.weights): None for row in rows})
-    structure = read_structure(joint.rows)
-    return build_view(structure, [row for row in rows if row.weights == weights], sign)
+    groups = weight_groups(found)
+    weights = next(iter(groups))
+    trunk = groups.get("train", ()) if weights == "anneal" else ()
+    return build_view(read_structure(table.rows), groups[weights], sign, trunk)
 
 
 def _matrix(view: View) -> dict[str, Any]:
@@ -197,7 +234,7 @@ def _by_task(view: View) -> list[dict[str, Any]]:
     """BY_TASK of every finished task, more being better; null where it is undefined."""
     found = []
     for j in range(view.tasks):
-        values = {key: _representable(_value(partial(formula, view, j))) for key, formula in BY_TASK.items()}
+        values = {key: representable(value_of(partial(formula, view, j))) for key, formula in BY_TASK.items()}
         numbers = {key: None if isinstance(value, str) else value for key, value in values.items()}
         found.append({"task": j, "eval_sets": view.structure.by_task.get(j, []), **numbers})
     return found

@@ -62,12 +62,16 @@ class Structure:
 
 @dataclass
 class View:
-    """The rows of one metric and one kind of weights. `sign` is +1 where higher is better, else -1."""
+    """The rows of one metric and one kind of weights. `sign` is +1 where higher is better, else -1.
+
+    trunk: boundary rows of what training goes on from, where those of the view are of an annealed branch.
+    """
 
     structure: Structure
     sign: float
     boundary: dict[tuple[int, str], Row] = field(default_factory=dict)
     trace: dict[str, list[Row]] = field(default_factory=dict)
+    trunk: dict[tuple[int, str], Row] = field(default_factory=dict)
 
     @property
     def tasks(self) -> int:
@@ -108,9 +112,10 @@ class View:
     def at_switch(self) -> dict[tuple[int, str], Row]:
         """(tasks seen, set) -> its row at that boundary on the fixed subset.
 
-        The trace row after `end_task`; the boundary row where a foreign log has no such trace row.
+        The trace row after `end_task`; the boundary row where a foreign log has no such trace row, of a task with an
+        annealed branch that of the trunk.
         """
-        rows = dict(self.boundary)
+        rows = self.boundary | self.trunk
         for name, trace in self.trace.items():
             for row in trace:
                 if row.tasks_seen <= self.tasks and row.step == self.structure.end(row.tasks_seen - 1):
@@ -130,8 +135,35 @@ class View:
         return self.tasks
 
 
-def build_view(structure: Structure, rows: Iterable[Row], sign: float) -> View:
+def weight_groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of one metric by weights; the first group is that of the plain keys.
+
+    It is `deploy`, or `train` where there is no `deploy` row. At the end of a task that forks there are an annealed
+    branch and the trunk that was trained up to it (`anneal` and `train` rows, and none of `deploy`): what such a task
+    leaves is the annealed model. The first group is then called `anneal`, with the other tasks' rows as before, and
+    `train` is the view without any branch.
+    """
+    found: dict[str, list[Row]] = {weights: [] for weights in ("deploy", "train", "anneal")}
+    ends: dict[str, set[int]] = {weights: set() for weights in found}
+    for row in rows:
+        found[row.weights].append(row)
+        if row.kind == "boundary":
+            ends[row.weights].add(row.tasks_seen)
+    plain = "deploy" if found["deploy"] else "train"
+    forks = ends["anneal"] & ends["train"] - ends["deploy"]
+    if forks:
+        inside = [row for row in found["anneal"] if row.kind == "boundary" and row.tasks_seen in forks]
+        others = [row for row in found[plain] if row.kind == "trace" or row.tasks_seen not in forks]
+        whole = [row for row in found["deploy"] if row.kind == "boundary" and row.tasks_seen not in ends["train"]]
+        return {"anneal": others + inside, "train": found["train"] + whole}
+    order = [plain, *(weights for weights in found if weights != plain)]
+    return {weights: found[weights] for weights in order if found[weights] or weights == plain}
+
+
+def build_view(structure: Structure, rows: Iterable[Row], sign: float, trunk: Iterable[Row] = ()) -> View:
+    """trunk: rows of the same metric to take boundaries from that training goes on from (`View.trunk`)."""
     view = View(structure, sign)
+    view.trunk = {(row.tasks_seen, row.eval_set): row for row in trunk if row.kind == "boundary"}
     for row in rows:
         if row.kind == "boundary":
             view.boundary[(row.tasks_seen, row.eval_set)] = row
