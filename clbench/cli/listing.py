@@ -83,12 +83,13 @@ def show_command(kind: str, name: str, as_json: bool) -> None:
 
 
 def _show_metric(name: str, as_json: bool) -> None:
-    from clbench.metrics import DEFINITIONS, explain
-    from clbench.metrics.definitions import GAP_FIELDS, base_key
+    from clbench.metrics import explain
+    from clbench.metrics.definitions import base_key
+    from clbench.metrics.explanation import definitions
 
     text = explain(name)
     if as_json:
-        known = DEFINITIONS | GAP_FIELDS
+        known = definitions()
         print_json(
             {"name": name, "summary": known[base_key(name)].meaning, **asdict(known[base_key(name)]), "text": text}
         )

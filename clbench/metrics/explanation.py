@@ -21,7 +21,7 @@ def explain(key: str) -> str:
     `key` may be `metric:key` or `key[weights]`. Raises UserError for an unknown one.
     """
     name = base_key(key)
-    known = DEFINITIONS | GAP_FIELDS
+    known = definitions()
     if name not in known:
         raise UserError(f"no metric is called {key!r}{did_you_mean(name, known)}")
     definition = known[name]
@@ -34,11 +34,20 @@ def explain(key: str) -> str:
         f"  null when  {definition.null_when}",
         f"  versions   {name}@{definition.version}; a changed formula is a new version",
     ]
-    if name in GAP_FIELDS:
+    if name not in DEFINITIONS and name not in GAP_FIELDS:
+        lines.append("  where      in references.json: `clbench references RUN`")
+    elif name in GAP_FIELDS:
         lines.append('  where      in each entry of the list "gap": one for each switch and old set')
     elif name.startswith("gap_") and definition.formula.startswith("mean of"):
         lines.append("  averaged   over the sets of a switch, then over the switches")
     return "\n".join([*lines, *_others(definition), *_worked(name)])
+
+
+def definitions() -> dict[str, Definition]:
+    """All keys: of the metrics object, of one gap, and those that need other runs."""
+    from clbench.metrics.references import REFERENCE_DEFINITIONS
+
+    return DEFINITIONS | GAP_FIELDS | REFERENCE_DEFINITIONS
 
 
 def _others(definition: Definition) -> list[str]:
