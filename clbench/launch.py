@@ -20,6 +20,7 @@ from clbench.engine.processes import processes_for, within_torchrun
 from clbench.engine.reporter import Reporter
 from clbench.engine.saving import final_state_hash
 from clbench.engine.session import RESTART, Diverged, Session
+from clbench.engine.upstream_store import LOCAL
 from clbench.engine.world import ALONE
 from clbench.errors import ClbenchError, Interrupted, RunFailed, UserError
 from clbench.files import disk_error
@@ -144,6 +145,7 @@ def _finish(session: Session, record: Record, status: str, error: str | None) ->
     if session.diagnostics:
         record["diagnostics"] = session.diagnostics
     record["cost"] = session.cost()
+    record["upstream"] = session.adopted.get("identity")
     record["model"] = session.builder.described() if status in ("completed", "diverged") else None
     if status != "interrupted" and len(session.table.table):
         session.table.table.write(session.folder / "evaluations.parquet")
@@ -151,6 +153,7 @@ def _finish(session: Session, record: Record, status: str, error: str | None) ->
     write_record(session.folder, record)
     if status == "completed":
         session.checkpoints.remove()
+        shutil.rmtree(session.folder / LOCAL, ignore_errors=True)
         session.table.path.unlink(missing_ok=True)
 
 

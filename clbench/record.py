@@ -66,6 +66,7 @@ def opening_record(session: Session, run_id: str, source: dict[str, str]) -> Rec
             "classes": list(stream.classes.names) if stream.classes else None,
         },
         "model": None,
+        "upstream": None,
         "evaluation": {
             "grid": spec.eval_grid,
             "points": session.evaluator.plan.points,

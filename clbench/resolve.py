@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clbench import upstream
 from clbench.config import parse_config
 from clbench.engine.hooks import check_declaration, check_tuning
 from clbench.record import strategy_label
@@ -53,12 +54,15 @@ def in_full(spec: RunSpec, parts: Parts, stream: Stream) -> RunSpec:
         if getattr(config, name) is None and hasattr(stream.training, name):
             setattr(config, name, getattr(stream.training, name))
     check_tuning(parts.strategy, config, spec.tune)
-    default = stream.feature_model if parts.strategy.reads(config) == "features" else stream.default_model
+    reads = parts.strategy.reads(config)
+    backbone = spec.backbone or (stream.feature_model if reads == "features" else stream.default_model)
+    spec = spec.model_copy(update=upstream.in_full(spec, backbone, stream.training))
+    upstream.check_strategy(spec, parts.strategy.__name__, parts.strategy.adopts, reads, config)
     return spec.model_copy(
         update={
             "strategy_settings": config.model_dump(mode="json"),
             "stream_settings": parts.stream_config.model_dump(mode="json"),
-            "backbone": spec.backbone or default,
+            "backbone": backbone,
             "strategy": absolute_file(spec.strategy),
             "stream": absolute_file(spec.stream),
         }

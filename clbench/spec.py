@@ -25,7 +25,9 @@ class RunSpec(Config):
     eval_grid: default (thinned to 10 % of training), full, none, or an interval in steps. budget: upper limits on
     flops, seconds, steps (training stops there) and memory (bytes a strategy may store). chosen_on: what chose the
     hyper-parameters. data_root is where the data lie. devices: how many share the run, a process each; threads counts
-    for each of them. sync_bn: batch statistics over all of them, as one device has them.
+    for each of them. sync_bn: batch statistics over all of them, as one device has them. upstream: how the first task
+    is learned: own (by the run), shared (once for all such runs), given (the backbone has learned it), or a path to
+    weights that have (`clbench.upstream`).
     """
 
     strategy: str
@@ -48,6 +50,8 @@ class RunSpec(Config):
     budget: dict[str, float] = {}
     chosen_on: Literal["nothing", "validation", "test"] = "nothing"
     data_root: str | None = None
+    upstream: str = "own"
+    upstream_settings: dict[str, Any] = {}
 
     @field_validator("eval_grid", mode="before")
     @classmethod
@@ -78,6 +82,13 @@ class RunSpec(Config):
             raise ValueError(f"use 1 to {MOST_DEVICES} devices")
         return value
 
+    @field_validator("upstream")
+    @classmethod
+    def _upstream(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("use own, shared, given, or a path to weights")
+        return value
+
     @field_validator("budget")
     @classmethod
     def _budget(cls, value: dict[str, float]) -> dict[str, float]:
@@ -93,11 +104,15 @@ class RunSpec(Config):
         content = self.model_dump(mode="json", exclude={"data_root", "threads", "device", "devices", "sync_bn"})
         for key in ("strategy", "stream"):
             content[key] = Path(content[key]).name  # of a file: its name and class, not where it lies
+        if self.upstream == "own":  # as it was before there was a choice
+            del content["upstream"], content["upstream_settings"]
+        elif "sha256" in self.upstream_settings:
+            del content["upstream"]
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def shareable(self) -> dict[str, Any]:
-        """For a record: every field, without this machine's folders (of a file: its name and class; no data_root)."""
-        names = {key: Path(getattr(self, key)).name for key in ("strategy", "stream")}
+        """For a record: every field, without this machine's folders (of a file: its name, and class; no data_root)."""
+        names = {key: Path(getattr(self, key)).name for key in ("strategy", "stream", "upstream")}
         return self.model_dump(mode="json") | names | {"data_root": None}
 
     def write(self, path: Path) -> None:

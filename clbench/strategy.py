@@ -61,7 +61,7 @@ class Strategy:
 
     Attributes set by the engine before `setup`: `config` (the typed settings), `model` (an `nn.Module`), `objective`
     (losses and scores), `state` (saved in checkpoints).
-    Hooks by the time they are called: `setup`, `build`, `begin_task`, `phases`, `loss`, `after_backward`,
+    Hooks by the time they are called: `setup`, `build`, `begin_task`, `adopt`, `phases`, `loss`, `after_backward`,
     `after_step`, `end_task`, `diagnostics`, `predict`, `deploy`.
     """
 
@@ -77,6 +77,9 @@ class Strategy:
     tunable: ClassVar[bool] = True
     """Whether `--tune` decides what of the model trains. False: the method decides that itself (modules that it adds to
     a frozen backbone, say), and anything but `full` is refused."""
+    adopts: ClassVar[bool] = True
+    """Whether it can go on from a first task learned by plain training (`--upstream shared`). False: what it remembers
+    of a task exists only while it trains on it."""
     inputs: ClassVar[Literal["raw", "features"]] = "raw"
     """"features": batches and `predict` hold features of the frozen backbone, float32 [B, d], read from the feature
     cache; `model` is then a head on features (its backbone is the identity). "raw": until a phase says `features`."""
@@ -118,6 +121,11 @@ class Strategy:
 
     def after_step(self, batch: Batch) -> None:
         """The optimiser has stepped (or, without one, the batch was read): averages, buffers, masks."""
+
+    def adopt(self, task: Task) -> None:
+        """The first task was learned elsewhere (`--upstream`), its weights are in the model: take in what training on
+        it would have left you. Between `begin_task` and `end_task`; phases with an optimiser are left out then, those
+        without are run. Draw the order of samples from a generator. Default: nothing."""
 
     def end_task(self, task: Task) -> None:
         """After the last phase, before evaluation: prototypes, importances, merging."""

@@ -28,12 +28,17 @@ def cache_dir() -> Path | None:
 
     None where it cannot be written: callers then work without a cache.
     """
-    folder = Path(os.environ["CLBENCH_CACHE"]) if os.environ.get("CLBENCH_CACHE") else _user_cache()
+    folder = cache_place()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
     return folder if os.access(folder, os.W_OK | os.X_OK) else None
+
+
+def cache_place() -> Path:
+    """Where the cache is, or would be: it may hold something even where it cannot be written."""
+    return Path(os.environ["CLBENCH_CACHE"]) if os.environ.get("CLBENCH_CACHE") else _user_cache()
 
 
 def _user_cache() -> Path:

@@ -88,6 +88,7 @@ class ModelBuilder:
         self.environment = environment
         self.all_frozen = frozen
         self.frozen: set[str] = set()
+        self.plain: dict[str, nn.Parameter] = {}  # of the model before it is tuned, wrapped or grown
         self.info: dict[str, Any] = {"spec": spec.backbone}
 
     def identity(self) -> dict[str, Any]:
@@ -143,6 +144,7 @@ class ModelBuilder:
             )
             self.info = model_info(model)
             self._keep()
+            self.plain = dict(model.named_parameters(remove_duplicate=False))
             apply_tuning(model, self.spec.tune)
         if self.all_frozen:
             model.requires_grad_(False)

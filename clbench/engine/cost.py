@@ -88,6 +88,18 @@ class Meters:
                 self.totals[key] += spent
 
     @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time that passes inside is not the run's."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self._started += spent
+            if self._loop_started is not None:
+                self._loop_started += spent
+
+    @contextmanager
     def counted(self, key: str) -> Iterator[None]:
         """Add the FLOPs run inside the block."""
         with FlopCount() as count:

@@ -41,6 +41,7 @@ def saved_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "warnings": session.warnings,
         "diagnostics": session.diagnostics,
         "trained": sorted(session.trained),
+        "adopted": session.adopted,
     }
     return _apart(tensors), state
 
@@ -80,6 +81,7 @@ def restore_state(session: Session, tensors: dict[str, Tensor], state: dict[str,
     session.warnings += [w for w in state["warnings"] if w not in session.warnings]
     session.diagnostics = state.get("diagnostics", [])
     session.trained = set(state.get("trained", []))
+    session.adopted = state.get("adopted", {})
     session.cursor = session.resumed_at = cursor
 
 

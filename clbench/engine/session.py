@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor, nn
 
+from clbench.engine import adoption
 from clbench.engine.checkpoint import Checkpoints
 from clbench.engine.cost import FlopCount, Meters
 from clbench.engine.cursor import START, Cursor, Stage
@@ -98,7 +99,8 @@ class Session:
         self.warnings: list[str] = []
         self.diagnostics: list[dict[str, Any]] = []
         self.trained: set[str] = set()
-        self._checkpoint_every = checkpoint_every
+        self.adopted: dict[str, Any] = {}
+        self.checkpoint_every = checkpoint_every
         self._checkpoint_cost = FIRST_CHECKPOINT_COST
         self._last_checkpoint = time.perf_counter()
         self.continued = False
@@ -118,8 +120,8 @@ class Session:
 
     @property
     def step(self) -> int:
-        """Steps taken since the run began."""
-        return int(self.meters.totals["steps"])
+        """Steps since training began: those of an upstream, and those taken here."""
+        return int(self.adopted.get("steps", 0) + self.meters.totals["steps"])
 
     def n_classes(self) -> int:
         """Classes the head knows by now."""
@@ -211,6 +213,8 @@ class Session:
         for number, phase in enumerate(plan):
             if Cursor(task.index, Stage.PHASE, number, LAST_STEP) < self.resumed_at:
                 continue
+            if phase.optimizer is not None and adoption.adopts(self, task):
+                continue
             active = ActivePhase(self, task, number, phase, last=number == len(plan) - 1)
             fresh = self.enter(Cursor(task.index, Stage.PHASE, number, -1))
             self.reporter.stage(task.index, phase.name)
@@ -237,6 +241,12 @@ class Session:
 
     def begin_task(self, task: Task) -> None:
         self._boundary_hook("begin_task", task)
+        if adoption.adopts(self, task):
+            self.adopt(task)
+
+    def adopt(self, task: Task) -> None:
+        """The first task was learned elsewhere: go on from there."""
+        adoption.adopt(self, task)
 
     def end_task(self, task: Task) -> None:
         self._boundary_hook("end_task", task)
@@ -277,7 +287,7 @@ class Session:
         """Whether training must stop here; said once."""
         if self.stopped_at_step is None and self.spec.budget:
             spent = {
-                "steps": self.step,
+                "steps": self.meters.totals["steps"],
                 "flops": self.meters.totals["flops_train"],
                 "seconds": self.meters.total_seconds(),
             }
@@ -341,6 +351,10 @@ class Session:
         if self.cursor.stage in (Stage.INITIAL, Stage.EVALUATE) and self.ranks.agreed(self.interrupted):
             raise _StopEvaluating
 
+    def take_over(self, rows: list[Any]) -> None:
+        """Rows that an upstream's training measured."""
+        self._append(rows)
+
     def _append(self, rows: list[Any]) -> None:
         self.table.append(rows)
         self.reporter.evaluated(rows)
@@ -363,9 +377,9 @@ class Session:
             self._stop()
         if self.cursor == self.resumed_at or not self._may_save():
             return
-        if self._checkpoint_every is not None:
+        if self.checkpoint_every is not None:
             at_step = self.cursor.stage == Stage.PHASE and self.cursor.step >= 0
-            due = not at_step or self.cursor.step % self._checkpoint_every == 0
+            due = not at_step or self.cursor.step % self.checkpoint_every == 0
         else:
             since = time.perf_counter() - self._last_checkpoint
             due = since >= self._checkpoint_cost / CHECKPOINT_SHARE or self.strategy.needs.resume == "task"
@@ -385,7 +399,7 @@ class Session:
 
     def cost(self) -> dict[str, Any]:
         """The cost part of the record."""
-        cost = self.meters.summary()
+        cost = self.meters.summary() | self.adopted.get("cost", {})
         parameters = dict(self.model.named_parameters()) if self.keeps_model else {}
         frozen = self.builder.described()["parameters"] if self.builder.all_frozen else 0
         cost["parameters"] = frozen + sum(p.numel() for p in parameters.values())

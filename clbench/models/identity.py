@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .spec import InputSpec
 
@@ -16,8 +17,13 @@ def weights_sha256(module: nn.Module) -> str:
 
     Independent of device, memory format and of the file that the tensors came from.
     """
+    return tensors_sha256(module.state_dict())
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """The same of a mapping."""
     digest = sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(flat.view(torch.uint8).numpy())

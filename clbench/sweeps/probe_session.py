@@ -120,6 +120,9 @@ class ProbeSession(Session):
         super().begin_task(task)
         self.tasks[task.index].hooks += time.perf_counter() - started
 
+    def adopt(self, task: Task) -> None:
+        """The time of an upstream is not the run's: go on with the weights there are."""
+
     def end_task(self, task: Task) -> None:
         started = time.perf_counter()
         super().end_task(task)

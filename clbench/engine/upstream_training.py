@@ -1,0 +1,95 @@
+"""Training a shared upstream: plain training of the first task, an ordinary session inside of a run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from clbench.engine.checkpoint import AllDamaged
+from clbench.engine.reporter import Reporter
+from clbench.engine.saving import saved_state
+from clbench.errors import Interrupted
+from clbench.upstream import OWN
+
+if TYPE_CHECKING:
+    from clbench.engine.session import Session
+    from clbench.stream import Stream
+    from clbench.table import Row
+
+COSTS = ("steps", "samples_train", "flops_train", "seconds_train")
+
+
+def train(outer: Session, stream: Stream, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Train (or go on training) in `folder`: the tensors of the session's state, and `steps`, `rows` and `cost`.
+
+    Raises Interrupted where the outer run is asked to stop, with a checkpoint left in `folder`.
+    """
+    from clbench.run import run
+
+    folder.mkdir(parents=True, exist_ok=True)
+    inner = _session(outer, stream, folder)
+    try:
+        run(inner)
+        tensors, _ = saved_state(inner)
+        cost = inner.cost()
+    except AllDamaged as damage:
+        outer.warn(f"{damage}: the upstream is trained from the beginning")
+        shutil.rmtree(folder)
+        return train(outer, stream, folder)
+    except Interrupted:
+        raise Interrupted(
+            f"interrupted while the upstream was trained; continue with: clbench resume {outer.folder}"
+        ) from None
+    finally:
+        inner.close()
+    rows = [row.to_json() for row in inner.table.table.rows if _during(row, inner.step)]
+    kept = {f"upstream_{key}": cost[key] for key in COSTS}
+    return tensors, {"steps": inner.step, "rows": rows, "cost": kept}
+
+
+def _during(row: Row, steps: int) -> bool:
+    """Continual evaluation inside the task: what stands before and after it the run evaluates itself."""
+    return row.kind == "trace" and 0 < row.step < steps
+
+
+def _session(outer: Session, stream: Stream, folder: Path) -> Session:
+    from clbench.engine.assembly import assemble
+    from clbench.strategy import Strategy
+
+    changes: dict[str, Any] = {"upstream": OWN, "upstream_settings": {}, "tune": "full", "eval_grid": "default"}
+    changes |= {"devices": 1, "sync_bn": False, "budget": {}}
+    config = Strategy.Config(**outer.spec.upstream_settings)
+    spec = outer.spec.model_copy(update=changes)
+    inner = assemble(spec, folder, stream, Strategy, config, Relay(outer), outer.checkpoint_every)
+    inner.interrupted = outer.interrupted
+    return inner
+
+
+class Relay(Reporter):
+    """Tells the outer run's reporter how far the upstream is, and hands a request to stop on to it."""
+
+    def __init__(self, outer: Session) -> None:
+        self.outer = outer
+        self._inner: Session | None = None
+
+    def started(self, session: Session) -> None:
+        self._inner = session
+        self._hand_on()
+
+    def stage(self, task: int, name: str) -> None:
+        self._hand_on()
+        self.outer.reporter.stage(task, f"upstream {name}")
+
+    def stepped(self, task: int, step: int, length: int, loss: Tensor | None) -> None:
+        self._hand_on()
+        self.outer.reporter.stepped(task, step, length, loss)
+
+    def note(self, text: str) -> None:
+        self.outer.reporter.note(f"upstream: {text}")
+
+    def _hand_on(self) -> None:
+        if self._inner is not None and self.outer.interrupted:
+            self._inner.interrupted = True
