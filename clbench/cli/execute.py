@@ -38,16 +38,16 @@ def run_command(specs: list[RunSpec], several: bool, handling: Handling) -> int:
     """Run each specification, print summary or JSON; the exit code. The errors of a single run are raised."""
     _follow_torchrun(several)
     if not several:
-        return _report(_run(specs[0], handling), handling)
+        return _report(run_one(specs[0], handling), handling)
     outcomes: list[Outcome] = []
     for number, spec in enumerate(specs, 1):
-        _say(f"seed {spec.seed} ({number} of {len(specs)})")
-        outcome = _run(spec, handling)
+        say(f"seed {spec.seed} ({number} of {len(specs)})")
+        outcome = run_one(spec, handling)
         outcomes.append(outcome)
         if isinstance(outcome.error, Interrupted):
             break
         if outcome.error is not None:
-            _say(str(outcome.error))
+            say(str(outcome.error))
     from clbench.cli.seeds import seed_summary, summarise
 
     if handling.as_json:
@@ -64,7 +64,11 @@ def run_command(specs: list[RunSpec], several: bool, handling: Handling) -> int:
 def resume_command(run: str, handling: Handling) -> int:
     """Continue a run; the exit code. Its errors are raised."""
     _follow_torchrun(several=False)
-    folder = find_run(run, handling.out)
+    return _report(resume_one(find_run(run, handling.out), handling), handling)
+
+
+def resume_one(folder: Path, handling: Handling) -> Outcome:
+    """Continue a run, shown while it lasts. Raises UserError before it goes on; later errors are in the outcome."""
     record = read_record(folder)  # damaged or complete: said before torch is imported
 
     def go(display: Display) -> tuple[Path, Record]:
@@ -72,7 +76,7 @@ def resume_command(run: str, handling: Handling) -> int:
 
         return folder, resume_run(folder, display, handling.checkpoint_every)
 
-    return _report(_watched(go, handling, record["strategy"]["name"], record["stream"]["name"]), handling)
+    return _watched(go, handling, record["strategy"]["name"], record["stream"]["name"])
 
 
 def _follow_torchrun(several: bool) -> None:
@@ -88,7 +92,10 @@ def _follow_torchrun(several: bool) -> None:
         follow_torchrun()
 
 
-def _run(spec: RunSpec, handling: Handling) -> Outcome:
+def run_one(spec: RunSpec, handling: Handling) -> Outcome:
+    """Run a specification, shown while it lasts. Raises UserError before there is a run; later errors are in the
+    outcome."""
+
     def go(display: Display) -> tuple[Path, Record]:
         from clbench.launch import start_run
 
@@ -140,7 +147,7 @@ def _track(folder: Path) -> None:
 
         log_run(folder)
     except Exception as error:
-        _say(f"not logged to MLflow: {type(error).__name__}: {' '.join(str(error).split())}")
+        say(f"not logged to MLflow: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 @contextlib.contextmanager
@@ -150,6 +157,7 @@ def _stdout_to_stderr(active: bool) -> Iterator[None]:
         yield
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line on stderr."""
     sys.stderr.write(f"clbench: {text}\n")
     sys.stderr.flush()
