@@ -207,6 +207,41 @@ def compare(
 
 
 @app.command()
+def references(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Runs of one stream, or whole rows: STRATEGY@STREAM.")
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the reference strategies, instead of the run's."),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help="The same run without what is judged, replay say; repeatable, one a seed."),
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(metavar="SCORE", help="Count tokens up to this score [that of scratch].")
+    ] = None,
+    horizon: Annotated[
+        int | None, typer.Option(metavar="STEPS", help="Look so far behind each switch, at most.")
+    ] = None,
+    run: Annotated[bool, typer.Option("--run/--no-run", help="Run the references that are missing.")] = True,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="All of it as JSON, too.")] = None,
+    no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Do not log new runs to MLflow.")] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live display.")] = False,
+    results: Results = RESULTS,
+) -> Any:
+    """Against joint, scratch, frozen and unshifted runs: union and learning gap, transfer, tokens, the shift's part."""
+    from clbench.cli.references import Asked, references_command
+
+    asked = Asked(
+        runs, settings or [], baseline or [], target, horizon, run, out, as_json, quiet, tracking=not no_tracking
+    )
+    return references_command(asked, results)
+
+
+@app.command()
 def metrics(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An evaluation log, CSV or Parquet.")],
     direction: Annotated[str, typer.Option(metavar="WAY", help="Which is better: higher or lower.")] = "higher",

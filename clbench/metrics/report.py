@@ -112,6 +112,9 @@ def compute(
                 "noise_floor": noise_floor(view, gaps),
                 "table": _summary(structure, rows, main, signs),
             }
+        elif weights == plain[metric]:
+            for task, values in zip(described["by_task"], _by_task(view), strict=True):
+                task["further"][metric] = {key: values[key] for key in BY_TASK}
     return {
         **{key: None if isinstance(value, str) else value for key, value in scalars.items()},
         "versions": {key: DEFINITIONS[base_key(key)].version for key in scalars},
@@ -231,12 +234,13 @@ def _matrix(view: View) -> dict[str, Any]:
 
 
 def _by_task(view: View) -> list[dict[str, Any]]:
-    """BY_TASK of every finished task, more being better; null where it is undefined."""
+    """BY_TASK of every finished task, more being better; null where it is undefined. further: the same of the metrics
+    that are not the primary one."""
     found = []
     for j in range(view.tasks):
         values = {key: representable(value_of(partial(formula, view, j))) for key, formula in BY_TASK.items()}
         numbers = {key: None if isinstance(value, str) else value for key, value in values.items()}
-        found.append({"task": j, "eval_sets": view.structure.by_task.get(j, []), **numbers})
+        found.append({"task": j, "eval_sets": view.structure.by_task.get(j, []), **numbers, "further": {}})
     return found
 
 

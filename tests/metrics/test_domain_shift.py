@@ -55,6 +55,8 @@ def test_bits_per_byte_beside_nats() -> None:
     metrics = compute(EvaluationTable(rows), "lower")
     assert metrics["forgetting_signed"] == pytest.approx(1.2)
     assert metrics["bits_per_byte:forgetting_signed"] == pytest.approx(1.2 / 0.6931471805599453)
+    bits = metrics["by_task"][1]["further"]["bits_per_byte"]
+    assert bits["adaptation"] == pytest.approx((2.0 - 3.2) / 0.6931471805599453 / 4.2)
     assert metrics["bits_per_byte:learning"] == pytest.approx(-(2.8854 + 1.0992) / 2, abs=1e-4)
 
 
