@@ -74,6 +74,7 @@ def opening_record(session: Session, run_id: str, source: dict[str, str]) -> Rec
             "subset": session.evaluator.plan.subset,
         },
         "environment": _environment(session),
+        "clock": _clock(session),
         "state_hash": None,
         "metrics": {},
         "cost": {},
@@ -86,6 +87,12 @@ def _environment(session: Session) -> dict[str, Any]:
 
     found = session.environment.describe()
     return found | {"versions": found["versions"] | package_versions(session.strategy.packages)}
+
+
+def _clock(session: Session) -> dict[str, Any]:
+    """What a sample counts for where steps are turned into what was read: tokens of text, else samples."""
+    text = session.stream.vocabulary is not None
+    return {"unit": "tokens" if text else "samples", "per_sample": session.stream.input_shape[0] if text else 1}
 
 
 def strategy_label(name: str) -> str:
