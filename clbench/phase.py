@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
+    from clbench.mixtures import Policy
     from clbench.samples import Batch, Samples
 
 Mode = Literal["train", "eval", "frozen_norms"]
@@ -83,6 +84,9 @@ class Phase:
     data: the samples to draw from, or a function returning them (called on every entry, fresh or resumed: a memory's
     contents, generated features); it must depend on nothing but the strategy's state, and on nothing that the phase's
     own steps change.
+    sources, mixture: batches are drawn from several sources, by the shares of a policy (`clbench.mixtures`); the first
+    is the current domain. `data` then only says how long the phase is. A source that is None has its share left out of
+    the batch: `loss` fills it. `Batch.part` numbers the sources.
     view: "train" (augmented) or "plain". epochs or steps: its length; a last, smaller batch is kept.
     inputs: "features" freezes the backbone for the rest of the run: from here on batches and `predict` hold features,
     `Strategy.extract` of each sample, computed once. None: whatever the strategy reads by now.
@@ -99,6 +103,8 @@ class Phase:
 
     name: str
     data: Samples | Callable[[], Samples]
+    sources: Mapping[str, Samples | None] | None = None
+    mixture: Policy | None = None
     view: View = "train"
     inputs: Inputs | None = None
     epochs: float | None = None

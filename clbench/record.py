@@ -38,7 +38,7 @@ def opening_record(session: Session, run_id: str, source: dict[str, str]) -> Rec
             "summary": (type(strategy).__doc__ or "").strip().split("\n")[0],
             "version": strategy.version,
             "source_hash": source["strategy"],
-            "needs": strategy.needs.as_dict(),
+            "needs": strategy.needs_with(strategy.config).as_dict(),
         },
         "stream": {
             "name": stream.name,

@@ -68,7 +68,8 @@ class Batch:
     x: model inputs, float [B, C, H, W], token ids [B, T] or features [B, d]; y: targets, int64 [B] or [B, T].
     raw: the stored values, un-augmented. labels: int64 [B], class or domain. index: stable sample ids, int64 [B]
     (-1 for samples from a memory). part: int64 [B], 0 = the current task, 1 = a memory. extra: further columns, as a
-    memory stores them (logits, say).
+    memory stores them (logits, say). left_out: how many samples more the batch has room for, where a phase's mixture
+    leaves some to the strategy.
     """
 
     x: Tensor
@@ -79,6 +80,7 @@ class Batch:
     epoch: int = 0
     part: Tensor | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)

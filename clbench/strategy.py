@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clbench.engine.services import Services
     from clbench.exemplars import Exemplars
     from clbench.memory import Memory
+    from clbench.mixtures import Policy
     from clbench.objectives import Objective
     from clbench.stream import Task
 
@@ -88,6 +89,14 @@ class Strategy:
     def reads(cls, config: Any) -> Literal["raw", "features"]:
         """What batches hold from the start on: `inputs`, unless the settings decide."""
         return cls.inputs
+
+    @classmethod
+    def needs_with(cls, config: Any) -> Needs:
+        """What it needs with these settings: `needs`, unless they decide."""
+        return cls.needs
+
+    checked_on: ClassVar[dict[str, Any]] = {}
+    """Settings of the stream that `clbench check` tries it with, where it does not work with the stream's own."""
 
     packages: ClassVar[tuple[str, ...]] = ()
     """Distributions, beyond clbench's own, that its numbers depend on: records hold their versions."""
@@ -238,6 +247,31 @@ class Strategy:
     def all_samples(self) -> Samples:
         """Training data of all tasks, later ones included. Needs `sees_all_data`."""
         return self._services.all_samples()
+
+    def earlier_samples(self) -> dict[str, Samples]:
+        """Training data of each task before this one, by its name. Needs `stores_samples` and `task_boundaries` (or
+        `sees_all_data`): from the first call on, the data of all tasks done count as stored."""
+        return self._services.earlier_samples()
+
+    def selection_samples(self) -> dict[str, Samples]:
+        """Validation data of each task seen, this one's included, by its name: what a choice during training may be
+        based on. Needs what `earlier_samples` does. Raises UserError where the stream keeps none."""
+        return self._services.selection_samples()
+
+    def sample_losses(self, samples: Samples) -> Tensor:
+        """The model's loss on each sample, un-augmented, in eval mode and without gradients: float32 [n], nats. Its
+        cost counts as training."""
+        return self._services.sample_losses(samples)
+
+    @property
+    def mixture(self) -> Policy | None:
+        """The policy of the phase under way, where it has sources."""
+        running = self._services.mixing.running
+        return None if running is None else running.policy
+
+    def drawn(self) -> dict[str, dict[str, float]]:
+        """Of each source that phases have drawn from: `samples` read in the run, and the `epochs` they make."""
+        return self._services.mixing.report()
 
     def is_last_task(self) -> bool:
         """Whether this task is the stream's last. Needs `knows_horizon`."""

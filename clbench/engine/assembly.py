@@ -58,7 +58,9 @@ def assemble(
         features = Features(builder.identity(), backbone, objective, environment, _cache_folder())
         build = partial(builder.build_on_features, features)
     ranks = ranks or Ranks()
-    services = Services(stream, objective, strategy.needs, random, environment.device, build, features, ranks)
+    services = Services(
+        stream, objective, strategy.needs_with(config), random, environment.device, build, features, ranks
+    )
     return kind(
         spec,
         folder,

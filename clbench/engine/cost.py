@@ -56,6 +56,7 @@ class Meters:
         }
         self.flops_per_step: dict[str, float] = {}
         self.flops_per_evaluation: float | None = None
+        self._counting = False
         self._started = time.perf_counter()
         self._loop_started: float | None = None
         self._before = {"total": 0.0, "loop": 0.0}
@@ -101,9 +102,16 @@ class Meters:
 
     @contextmanager
     def counted(self, key: str) -> Iterator[None]:
-        """Add the FLOPs run inside the block."""
-        with FlopCount() as count:
+        """Add the FLOPs run inside the block; inside another such block they are counted already."""
+        if self._counting:
             yield
+            return
+        self._counting = True
+        try:
+            with FlopCount() as count:
+                yield
+        finally:
+            self._counting = False
         self.totals[key] += count.flops
 
     def state(self) -> dict[str, Any]:

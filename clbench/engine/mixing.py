@@ -46,10 +46,10 @@ class Mixing:
         self._saved = state["phase"]
 
     def report(self) -> dict[str, dict[str, float]]:
-        """Of each source: samples drawn in the run, and passes over it (epochs), the last one as the share read."""
+        """Of each source: samples drawn in the run, and how many passes over it (epochs) they make."""
         return {
-            name: {"samples": self.drawn.get(name, 0), "epochs": done + read / max(1, length)}
-            for name, (done, read, length) in self.places.items()
+            name: {"samples": self.drawn.get(name, 0), "epochs": self.drawn.get(name, 0) / max(1, length)}
+            for name, (_, _, length) in self.places.items()
         }
 
     def take_saved(self) -> dict[str, Any]:
@@ -106,12 +106,16 @@ class Mixer:
         per_epoch = max(1, math.ceil(n / size))
         self.sizes = [min(size, n - step % per_epoch * size) for step in range(plain)]
         if (growth := self.policy.growth()) > 1:
-            total = math.ceil(sum(self.sizes) * growth - NEARLY)
+            total = math.floor(sum(self.sizes) * growth + NEARLY)  # the quotas of the current source round up
             self.sizes = [min(size, total - start) for start in range(0, total, size)]
         self.length = len(self.sizes)
         self._check_single_pass(plain, per_epoch)
 
     def leave(self) -> None:
+        """Where the current source is read again, in other phases, it is from its start."""
+        place = self.session.services.mixing.places[self.names[0]]
+        if place[1]:
+            place[:2] = [place[0] + 1, 0]
         self.session.services.mixing.running = None
 
     def _reset(self) -> None:
@@ -138,6 +142,7 @@ class Mixer:
         epoch = self.session.services.mixing.places[self.names[0]][0]
         taken = {name: self._take(name, counts[name]) for name, source in self.sources.items() if source is not None}
         batch = self._read(taken, epoch)
+        batch.left_out = sum(counts.values()) - len(batch.labels)
         batch.part = torch.cat(
             [torch.full((len(rows),), self.names.index(name), dtype=torch.int64) for name, rows in taken.items()]
         )

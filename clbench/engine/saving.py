@@ -34,6 +34,7 @@ def saved_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "built": session.services.built,
         "snapshots": session.services.snapshots.state(),
         "state": packed,
+        "mixing": session.services.mixing.state_dict(),
         "meters": session.meters.state(),
         "table": [rows, length],
         "stopped_at_step": session.stopped_at_step,
@@ -75,6 +76,8 @@ def restore_state(session: Session, tensors: dict[str, Tensor], state: dict[str,
     if state.get("frozen"):
         session.read_inputs("features", "resumed")
     session.evaluator.at_switch = _under("switch/", tensors)
+    if "mixing" in state:
+        services.mixing.load_state_dict(state["mixing"])
     session.meters.load(state["meters"])
     session.table.rewind(*state["table"])
     session.stopped_at_step = state["stopped_at_step"]

@@ -86,6 +86,7 @@ class Session:
         self.ranks = ranks
         self.checkpoints = Checkpoints(folder / "checkpoint")
         self.meters = Meters()
+        services.counted = lambda: self.meters.counted("flops_train")
         self.table = TableLog(folder / "evaluations.jsonl", kept=ranks.first)
         self.strategy = strategy(config, services)
         self.gives_task_id = strategy.needs.task_id_at_test and stream.scenario == "task"
@@ -326,10 +327,11 @@ class Session:
         self.warn(text)
 
     def stored_bytes(self) -> int:
-        """Bytes a strategy keeps between tasks: its state and its snapshots."""
+        """Bytes a strategy keeps between tasks: its state, its snapshots and the tasks' data it reads again."""
         from clbench.state import stored_bytes
 
-        return stored_bytes(vars(self.strategy.state)) + self.services.snapshots.bytes()
+        kept = self.services.snapshots.bytes() + self.services.bytes_of_kept_samples()
+        return stored_bytes(vars(self.strategy.state)) + kept
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 

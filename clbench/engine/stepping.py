@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clbench.engine.cursor import Cursor, Stage
 from clbench.engine.hooks import hook, overrides
+from clbench.engine.mixing import Mixer
 from clbench.engine.optimizers import Slots, build_optimizer, set_slots, slots_of, update
 from clbench.engine.sampling import Sampler
 from clbench.errors import RunFailed, UserError
@@ -36,6 +37,7 @@ class ActivePhase:
         self.last = last
         self.strategy = session.strategy
         self.step = 0
+        self.mixer = None if phase.sources is None else Mixer(session, task, number, phase)
         self._loss_hook = phase.loss or self.strategy.loss
         self._after_step = phase.after_step or self.strategy.after_step
         self._penalised = overrides(self.strategy, "after_backward")
@@ -43,6 +45,8 @@ class ActivePhase:
 
     def begin(self) -> None:
         """`Phase.begin`, on fresh entry."""
+        if self.mixer is not None:
+            self.mixer.begin()
         if self.phase.begin is None:
             return
         name = f"{self.phase.name}.begin"
@@ -59,7 +63,11 @@ class ActivePhase:
             self.samples = phase.data() if callable(phase.data) else phase.data
         self.sampler = Sampler(phase, len(self.samples), session.random, (self.task.index, self.number))
         self.length = self.sampler.length
-        self._check_single_pass()
+        if self.mixer is None:
+            self._check_single_pass()
+        else:
+            self.mixer.prepare(self.samples, fresh)
+            self.length = self.mixer.length
         if phase.update is not None and session.ranks.size > 1:
             raise UserError(f"phase {phase.name!r} does its own updates: it runs on one device (--devices 1)")
         self.evaluation_steps = session.evaluator.plan.steps(self.length)
@@ -88,6 +96,8 @@ class ActivePhase:
 
         So hooks between phases find the same on resuming as in an uninterrupted run.
         """
+        if self.mixer is not None:
+            self.mixer.leave()
         if self.session.keeps_model:
             self.session.builder.release(self.session.model)
 
@@ -114,6 +124,8 @@ class ActivePhase:
             yield step
 
     def batch(self, step: int) -> Batch:
+        if self.mixer is not None:
+            return self.mixer.batch(step)
         return self.session.services.batch(
             self.samples, self.sampler.positions(step), self.phase.view, self.sampler.epoch(step)
         )

@@ -33,7 +33,7 @@ def random_subset(samples: Samples, n: int, generator: torch.Generator) -> Sampl
     return samples.subset(torch.randperm(len(samples), generator=generator)[:n].sort().values)
 
 
-def ngram_perplexity(samples: Samples, vocabulary: int, reference: Samples | None = None, order: int = 5) -> Tensor:
+def ngram_perplexity(samples: Samples, reference: Samples | None = None, order: int = 5) -> Tensor:
     """Perplexity of each block under an n-gram model of a reference, float64 [n].
 
     Without a reference the samples are their own: each half is scored by a model of the other half (blocks at even and
@@ -44,8 +44,9 @@ def ngram_perplexity(samples: Samples, vocabulary: int, reference: Samples | Non
 
     from clbench.ngram import NGram
 
-    if samples.pool.inputs.dim() != 2 or samples.pool.inputs.is_floating_point():
+    if not holds_tokens(samples):
         raise UserError("n-gram perplexity needs blocks of tokens: set quality=random on streams of images")
+    vocabulary = 1 + max(int(_tokens(part).max()) for part in (samples, reference or samples))
     if reference is not None:
         model = NGram(vocabulary, order).fit(_tokens(reference))
         return torch.from_numpy(model.perplexity(_tokens(samples)))
@@ -57,6 +58,11 @@ def ngram_perplexity(samples: Samples, vocabulary: int, reference: Samples | Non
         model = NGram(vocabulary, order).fit(_tokens(samples.subset(other)))
         scores[mine] = torch.from_numpy(model.perplexity(_tokens(samples.subset(mine))))
     return scores
+
+
+def holds_tokens(samples: Samples) -> bool:
+    """Whether the samples are blocks of tokens."""
+    return samples.pool.inputs.dim() == 2 and not samples.pool.inputs.is_floating_point()
 
 
 def taylor_softmax(values: Sequence[float]) -> list[float]:
