@@ -50,6 +50,8 @@ class Meters:
             "flops_train": 0,
             "flops_evaluate": 0,
             "samples_train": 0,
+            "samples_remembered": 0,
+            "samples_of_other_sources": 0,
             "samples_evaluate": 0,
             "steps": 0,
             "stored_bytes": 0,

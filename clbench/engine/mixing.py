@@ -161,6 +161,8 @@ class Mixer:
         mixing = self.session.services.mixing
         place = mixing.places.setdefault(name, [0, 0, 0])
         mixing.drawn[name] = mixing.drawn.get(name, 0) + count
+        if name != self.names[0]:
+            self.session.meters.add("samples_of_other_sources", count)
         parts = [torch.empty(0, dtype=torch.int64)]
         while count > 0:
             order = self._order(name, place[0])

@@ -52,6 +52,7 @@ class Services:
         self.mixing = Mixing()
         self.kept = Kept(stream)
         self.counted: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.remembered: Callable[[int], None] = lambda n: None
         self.built = 0
         self.task = -1
         self._random = random
@@ -122,6 +123,7 @@ class Services:
         if len(memory) == 0 or n == 0:
             return None
         rows = memory.sample(self.ranks.meant(n), self.generator("memory"))
+        self.remembered(len(rows.labels))
         x, y = self.transform(rows.raw, rows.labels, view)
         gone = torch.full((len(rows.labels),), -1, dtype=torch.int64)
         extra = {key: value.to(self.device) for key, value in rows.extra.items()}

@@ -87,6 +87,7 @@ class Session:
         self.checkpoints = Checkpoints(folder / "checkpoint")
         self.meters = Meters()
         services.counted = lambda: self.meters.counted("flops_train")
+        services.remembered = lambda n: self.meters.add("samples_remembered", n)
         self.table = TableLog(folder / "evaluations.jsonl", kept=ranks.first)
         self.strategy = strategy(config, services)
         self.gives_task_id = strategy.needs.task_id_at_test and stream.scenario == "task"
