@@ -56,14 +56,12 @@ class TrainingConfig(Config):
     @field_validator("schedule")
     @classmethod
     def _known_schedule(cls, value: str | None) -> str | None:
-        from clbench.schedules import find
+        from clbench.schedules import portable
 
         try:
-            if value is not None:
-                find(value)
+            return None if value is None else portable(value)
         except UserError as error:
             raise ValueError(str(error)) from None
-        return value
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,8 @@ class Phase:
     trainable: names of parameters to train, as a predicate (None: all); mode: of the model's modules. Both are applied
     on every entry. parameter_groups: from {name: parameter} to optimiser groups: `params`, overrides such as `lr`, and
     `min_lr`, the rate that the schedule's 0 stands for.
+    schedule: of the learning rate (`clbench.schedules`). schedule_phase: which phase of the run it takes this one for;
+    None: the task's index. 0 where training starts from new weights: the run begins there for the schedule.
     optimizer None: gradient-free, `loss` is not called. optimizer_state: reset, keep, or keep-moments.
     update: a whole update done by the strategy itself, for training loops of other libraries: given the batch and the
     phase's optimiser, its learning rates set, it returns the detached loss. `loss`, `after_backward` and `clip` are
@@ -103,8 +103,6 @@ class Phase:
 
     name: str
     data: Samples | Callable[[], Samples]
-    sources: Mapping[str, Samples | None] | None = None
-    mixture: Policy | None = None
     view: View = "train"
     inputs: Inputs | None = None
     epochs: float | None = None
@@ -120,8 +118,11 @@ class Phase:
     optimizer: Optimizer | None = field(default_factory=Optimizer)
     optimizer_state: OptimizerState = "reset"
     schedule: str = "constant"
+    schedule_phase: int | None = None
     clip: float | None = None
     update: Callable[[Batch, torch.optim.Optimizer], Tensor] | None = None
+    sources: Mapping[str, Samples | None] | None = None
+    mixture: Policy | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
