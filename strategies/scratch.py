@@ -30,7 +30,7 @@ class Scratch(Strategy):
         self.model.load_state_dict(self.state.initial)
 
     def phases(self, task: Task) -> list[Phase]:
-        return [self.phase("scratch", task.train, optimizer_state="reset")]
+        return [self.phase("scratch", task.train, optimizer_state="reset", schedule_phase=0)]
 
 
 def _grown(initial: Tensor | None, current: Tensor) -> Tensor:

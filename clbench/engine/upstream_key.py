@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 VERSION = 1
 ROWS_AT_A_TIME = 4096
 SOURCES = ("run", "strategy", "phase", "samples", "rng", "transforms", "schedules", "objectives", "models")
-ENGINE = ("stepping", "sampling", "optimizers", "services", "assembly", "fork", "mixing")
+ENGINE = ("stepping", "rates", "sampling", "optimizers", "services", "assembly", "fork", "mixing")
 """Modules and packages of clbench that decide what training makes of a model; those that do not exist are passed over.
 """
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clbench.errors import UserError
@@ -92,6 +92,7 @@ def test_warm_restarts_are_gdumbs_over_256_passes() -> None:
     assert factor("warm-restarts", 256 * per_pass, 256 * per_pass) == pytest.approx(0.01)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(SCHEDULES)), st.integers(1, 3000), st.data())
 def test_factors_lie_between_zero_and_one(name: str, steps: int, data: st.DataObject) -> None:
     step = data.draw(st.integers(0, steps))
