@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import field_validator
+from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from clbench.config import Config, setting
 from clbench.errors import UserError, did_you_mean
@@ -45,6 +45,28 @@ class TrainingConfig(Config):
         "at a task's start: reset, keep, or keep-moments (step count restarts)",
         source="the field's custom: a new optimiser for each task",
     )
+
+    anneal: float = setting(
+        0.0,
+        "share of a task's last training phase spent on a branch whose rate is annealed; 0: no branch",
+        source="clbench: off; Beyond Cosine Decay (arXiv 2503.02844) anneals over 0.1 to 0.2",
+        ge=0,
+        lt=1,
+    )
+    resume_from: Literal["stable", "annealed"] = setting(
+        "stable",
+        "where the next task goes on from: the trunk's end (stable), or the annealed branch",
+        source="Beyond Cosine Decay (arXiv 2503.02844): the checkpoint before the anneal",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_idle_settings(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A run that never forks has the specification of those made before there were forks."""
+        values: dict[str, Any] = serialize(self)
+        if not self.anneal and type(self).model_fields["anneal"].default == 0:
+            values.pop("anneal", None)
+            values.pop("resume_from", None)
+        return values
 
     @field_validator("optimizer")
     @classmethod
@@ -96,6 +118,9 @@ class Phase:
     schedule: of the learning rate (`clbench.schedules`). schedule_phase: which phase of the run it takes this one for;
     None: the task's index. 0 where training starts from new weights: the run begins there for the schedule.
     optimizer None: gradient-free, `loss` is not called. optimizer_state: reset, keep, or keep-moments.
+    anneal: the share of the phase's steps, its last ones, that are spent on a branch. At the trunk's end the state is
+    set aside, the branch is trained to its end, both are evaluated, and resume_from says which one the next task goes
+    on from. Of a task's phases the last one with an optimiser forks. A branch does not advance the run's step.
     update: a whole update done by the strategy itself, for training loops of other libraries: given the batch and the
     phase's optimiser, its learning rates set, it returns the detached loss. `loss`, `after_backward` and `clip` are
     then its own business; it runs on one device.
@@ -120,6 +145,8 @@ class Phase:
     schedule: str = "constant"
     schedule_phase: int | None = None
     clip: float | None = None
+    anneal: float = 0.0
+    resume_from: Literal["stable", "annealed"] = "stable"
     update: Callable[[Batch, torch.optim.Optimizer], Tensor] | None = None
     sources: Mapping[str, Samples | None] | None = None
     mixture: Policy | None = None
@@ -127,3 +154,7 @@ class Phase:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"phase {self.name!r}: give epochs or steps, one of them")
+        if not 0 <= self.anneal < 1:
+            raise ValueError(f"phase {self.name!r}: anneal={self.anneal} is not a share in [0, 1)")
+        if self.resume_from not in ("stable", "annealed"):
+            raise ValueError(f"phase {self.name!r}: resume_from={self.resume_from!r} is neither stable nor annealed")

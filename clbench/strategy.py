@@ -191,6 +191,8 @@ class Strategy:
             "schedule": c.schedule,
             "clip": c.clip,
             "optimizer_state": c.optimizer_state,
+            "anneal": 0.0 if changes.get("optimizer", c.optimizer) is None else c.anneal,
+            "resume_from": c.resume_from,
             "optimizer": Optimizer(c.optimizer, c.lr, c.momentum, c.weight_decay),
             **({"steps": c.steps} if c.steps else {"epochs": c.epochs}),
         }

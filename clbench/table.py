@@ -101,8 +101,8 @@ class EvaluationTable:
 
     @property
     def last_step(self) -> int:
-        """Step of the row added last; -1 while there is none."""
-        return self._rows[-1].step if self._rows else -1
+        """Step of the row added last, those of branches (weights `anneal`) left out; -1 while there is none."""
+        return next((row.step for row in reversed(self._rows) if row.weights != "anneal"), -1)
 
     def truncate(self, n: int) -> None:
         """Keep the first `n` rows (a checkpoint stores the length of the table up to it)."""

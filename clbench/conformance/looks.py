@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from clbench.conformance.altered import COMMON
 from clbench.conformance.digest import attribute_digests, digest, own_attributes
 from clbench.conformance.storage import Rows
 from clbench.conformance.trial import Look
-from clbench.engine.cursor import Stage
+from clbench.engine.cursor import Cursor, Stage
 from clbench.engine.saving import final_state_hash
 from clbench.samples import Samples
 from clbench.stream import Task
@@ -39,7 +40,7 @@ class PositionsLook(Look):
         self._keep(self.session.cursor.step + 1)
 
     def _keep(self, step: int) -> None:
-        cursor = self.session.cursor._replace(step=step)
+        cursor = replace(self.session.cursor, step=step)
         self.notes["attributes"][place(cursor)] = attribute_digests(self.session.strategy)
 
 
@@ -50,9 +51,9 @@ class ResumedLook(Look):
         self.notes = {"at": place(session.resumed_at), "attributes": attribute_digests(session.strategy)}
 
 
-def place(cursor: tuple[int, ...]) -> str:
+def place(cursor: Cursor) -> str:
     """A cursor as text."""
-    return ".".join(str(int(part)) for part in cursor)
+    return ".".join(map(str, cursor.as_json()))
 
 
 class UseLook(Look):

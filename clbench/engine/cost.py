@@ -54,6 +54,7 @@ class Meters:
             "samples_of_other_sources": 0,
             "samples_evaluate": 0,
             "steps": 0,
+            "steps_branch": 0,
             "stored_bytes": 0,
         }
         self.flops_per_step: dict[str, float] = {}

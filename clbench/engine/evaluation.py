@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clbench.engine.cost import FlopCount
+from clbench.engine.cursor import Line
 from clbench.engine.faults import fault_point
 from clbench.engine.grid import Plan
 from clbench.engine.hooks import hook, overrides
@@ -46,19 +47,24 @@ class Evaluator:
         self.at_switch: Values = {}
         self.subsets = {s.name: _subset(session.stream.content, s, plan.subset) for s in session.stream.eval_sets}
 
-    def boundary(self, step: int, tasks_seen: int, repeats: bool) -> list[Row]:
+    def boundary(self, step: int, tasks_seen: int, repeats: bool, line: Line) -> list[Row]:
         """Rows of all sets, whole, and the trace rows of the subset at this switch, which cost nothing more.
 
         repeats: steps were taken since the last evaluation; where the strategy does nothing in `end_task`, the trace
-        row of the last of them is the same evaluation and is written here.
+        row of the last of them is the same evaluation and is written here. line: of a task that forks, the branch's
+        rows are of weights `anneal`, the trunk's of weights `train`, and the switch is the line's that is kept.
         """
         with self.session.meters.seconds("seconds_evaluate"):
             sets = self.session.stream.eval_sets
             self.session.meters.flops_per_evaluation = None
             values = self._values(sets, None)
-            rows = self._rows("boundary", step, tasks_seen, values, {})
-            if overrides(self.session.strategy, "deploy"):
-                trained = self._values(sets, None, deployed=False)
+            rows: list[Row] = []
+            if line.view != "trunk":
+                deployed: Weights = "anneal" if line.view == "branch" else "deploy"
+                rows += self._rows("boundary", step, tasks_seen, values, {}, deployed)
+            merged = overrides(self.session.strategy, "deploy")
+            if line.view == "trunk" or (merged and line.view == "whole"):
+                trained = self._values(sets, None, deployed=False) if merged else values
                 rows += self._rows("boundary", step, tasks_seen, trained, {}, "train")
             if self.plan.points != 0:
                 traced = {
@@ -66,10 +72,11 @@ class Evaluator:
                     for s in self._traced(tasks_seen)
                     if (v := values[s.name]) is not None
                 }
-                if repeats and self.last_step_is_boundary():
+                if repeats and line.view != "branch" and self.last_step_is_boundary():
                     rows += self._rows("trace", step, tasks_seen - 1, traced, self.at_switch)
-                self.at_switch = {name: value.clone() for name, value in traced.items()}
-                rows += self._rows("trace", step, tasks_seen, traced, {})
+                if line.kept:
+                    self.at_switch = {name: value.clone() for name, value in traced.items()}
+                    rows += self._rows("trace", step, tasks_seen, traced, {})
             return rows
 
     def last_step_is_boundary(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from clbench.engine.fork import check_fork
 from clbench.errors import ClbenchError, RunFailed, UserError
 from clbench.models.tune import parse_tuning
 from clbench.phase import Phase
@@ -39,6 +40,7 @@ def check_plan(strategy: Strategy, plan: Any) -> list[Phase]:
     for phase in plan:
         if strategy.needs.gradient_free and phase.optimizer is not None:
             raise RunFailed(f"strategy {name} declares gradient_free, but phase {phase.name!r} has an optimiser")
+    check_fork(strategy, plan)
     return list(plan)
 
 

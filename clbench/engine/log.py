@@ -27,7 +27,7 @@ class TableLog:
 
     @property
     def last_step(self) -> int:
-        """Step of the latest row; -1 while there is none."""
+        """Step of the latest row that is of no branch; -1 while there is none."""
         return self.table.last_step
 
     def append(self, rows: list[Row]) -> None:

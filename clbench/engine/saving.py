@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from clbench.engine.cursor import Cursor, Stage
+from clbench.engine.cursor import Cursor, Line
+from clbench.engine.snapshots import Snapshots
 from clbench.errors import UserError
 from clbench.state import pack, unpack
 
@@ -16,46 +18,100 @@ if TYPE_CHECKING:
     from clbench.engine.session import Session
 
 
+@dataclass
+class Aside:
+    """The state at a fork, on the CPU: tensors and JSON as a checkpoint has them, the snapshots' models, and what the
+    strategy holds besides its state (caches: they must not outlive the line that filled them)."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+    snapshots: Snapshots
+    attributes: dict[str, Any]
+
+
 def saved_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by prefixed name, and the rest as JSON: the run's state at its cursor."""
+    tensors, state = training_state(session)
+    tensors |= _apart({f"switch/{name}": t for name, t in session.evaluator.at_switch.items()})
+    aside = session.aside
+    if aside is not None:
+        tensors |= {f"aside/{name}": t for name, t in aside.tensors.items()}
+    rows, length = session.table.mark
+    return tensors, state | {
+        "cursor": session.cursor.as_json(),
+        "line": session.line.as_json(),
+        "aside": None if aside is None else aside.state,
+        "built": session.services.built,
+        "meters": session.meters.state(),
+        "table": [rows, length],
+        "stopped_at_step": session.stopped_at_step,
+        "warnings": session.warnings,
+        "diagnostics": session.diagnostics,
+        "trained": sorted(session.trained),
+        "adopted": session.adopted,
+    }
+
+
+def training_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The part of it that training reads, and a fork sets aside: not the table, the meters, or where the run stands."""
     tensors: dict[str, Tensor] = {}
     if session.keeps_model:
         tensors |= {f"model/{name}": t for name, t in session.model.state_dict().items()}
     slots = session.active.slots() if session.active else session.carried
     tensors |= {f"optimizer/{name}/{slot}": t for name, s in slots.items() for slot, t in s.items()}
     tensors |= {f"snapshot/{name}": t for name, t in session.services.snapshots.tensors().items()}
-    tensors |= {f"switch/{name}": t for name, t in session.evaluator.at_switch.items()}
     kept: dict[str, Tensor] = {}
     packed = {name: pack(value, name, kept) for name, value in vars(session.strategy.state).items()}
     tensors |= {f"state/{name}": t for name, t in kept.items()}
-    rows, length = session.table.mark
-    state = {
-        "cursor": [session.cursor.task, int(session.cursor.stage), session.cursor.phase, session.cursor.step],
-        "built": session.services.built,
+    return _apart(tensors), {
         "snapshots": session.services.snapshots.state(),
         "state": packed,
         "mixing": session.services.mixing.state_dict(),
-        "meters": session.meters.state(),
-        "table": [rows, length],
-        "stopped_at_step": session.stopped_at_step,
         "frozen": session.services.features is not None,
-        "warnings": session.warnings,
-        "diagnostics": session.diagnostics,
-        "trained": sorted(session.trained),
-        "adopted": session.adopted,
+        "updates": session.updates,
     }
-    return _apart(tensors), state
 
 
 def restore_state(session: Session, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Replay the builds, then put every value back. Raises UserError where names or shapes no longer match."""
-    cursor = Cursor(state["cursor"][0], Stage(state["cursor"][1]), *state["cursor"][2:])
-    services = session.services
-    services.snapshots.rebuild(state["snapshots"], services.model, 0) if state["snapshots"] else None
+    aside = state.get("aside")
+    set_aside = _replay_builds(session, state, aside)
+    put_back_training(session, tensors, state)
+    if aside is not None:
+        session.aside = Aside(_under("aside/", tensors), aside, set_aside, dict(vars(session.strategy)))
+    session.evaluator.at_switch = _under("switch/", tensors)
+    session.meters.load(state["meters"])
+    session.table.rewind(*state["table"])
+    session.stopped_at_step = state["stopped_at_step"]
+    session.warnings += [w for w in state["warnings"] if w not in session.warnings]
+    session.diagnostics = state.get("diagnostics", [])
+    session.trained = set(state.get("trained", []))
+    session.adopted = state.get("adopted", {})
+    session.cursor = session.resumed_at = Cursor.from_json(state["cursor"])
+    if "line" in state:
+        session.line = Line(**state["line"])
+
+
+def _replay_builds(session: Session, state: dict[str, Any], aside: dict[str, Any] | None) -> Snapshots:
+    """Bring the model to its structure, and snapshots to theirs when it had it; the ones that were set aside."""
+    services, other = session.services, Snapshots()
+    holders = [(services.snapshots, state["snapshots"]), (other, aside["snapshots"] if aside else {})]
+
+    def rebuild() -> None:
+        for snapshots, saved in holders:
+            if saved:
+                snapshots.rebuild(saved, services.model, services.built)
+
+    rebuild()
     for task in session.stream.tasks[: state["built"]]:
         session.build(task)
-        if state["snapshots"]:
-            services.snapshots.rebuild(state["snapshots"], services.model, services.built)
+        rebuild()
+    return other
+
+
+def put_back_training(session: Session, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Put the values of `training_state` back into a session of the same structure."""
+    services = session.services
     model = _under("model/", tensors)
     if model:
         try:
@@ -75,17 +131,9 @@ def restore_state(session: Session, tensors: dict[str, Tensor], state: dict[str,
     session.carried = slots
     if state.get("frozen"):
         session.read_inputs("features", "resumed")
-    session.evaluator.at_switch = _under("switch/", tensors)
+    session.updates = state.get("updates", 0)
     if "mixing" in state:
         services.mixing.load_state_dict(state["mixing"])
-    session.meters.load(state["meters"])
-    session.table.rewind(*state["table"])
-    session.stopped_at_step = state["stopped_at_step"]
-    session.warnings += [w for w in state["warnings"] if w not in session.warnings]
-    session.diagnostics = state.get("diagnostics", [])
-    session.trained = set(state.get("trained", []))
-    session.adopted = state.get("adopted", {})
-    session.cursor = session.resumed_at = cursor
 
 
 def final_state_hash(session: Session) -> str:
@@ -93,7 +141,7 @@ def final_state_hash(session: Session) -> str:
 
     Not what evaluation keeps for itself: it must not matter whether and when there was one.
     """
-    tensors = {name: t for name, t in saved_state(session)[0].items() if not name.startswith("switch/")}
+    tensors, _ = training_state(session)
     digest = sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())

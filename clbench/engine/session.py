@@ -13,24 +13,25 @@ from torch import Tensor, nn
 from clbench.engine import adoption
 from clbench.engine.checkpoint import Checkpoints
 from clbench.engine.cost import FlopCount, Meters
-from clbench.engine.cursor import START, Cursor, Stage
+from clbench.engine.cursor import START, Cursor, Line, Stage
 from clbench.engine.diagnostics import entry
 from clbench.engine.environment import Environment
 from clbench.engine.evaluation import Evaluator
 from clbench.engine.faults import fault_point
 from clbench.engine.features import Features
+from clbench.engine.fork import lines, set_aside, stretches
 from clbench.engine.hooks import check_plan, hook
 from clbench.engine.log import TableLog
 from clbench.engine.parallel import Ranks
 from clbench.engine.planning import evaluation_plan
 from clbench.engine.reporter import Reporter
-from clbench.engine.saving import final_state_hash, restore_state, saved_state
+from clbench.engine.saving import Aside, final_state_hash, restore_state, saved_state
 from clbench.engine.services import Services
 from clbench.engine.stepping import ActivePhase
 from clbench.errors import Interrupted, RunFailed
 from clbench.models.modes import has_batch_statistics
 from clbench.objectives import Objective
-from clbench.phase import Inputs
+from clbench.phase import Inputs, Phase
 from clbench.rng import Randomness
 from clbench.samples import Batch
 from clbench.spec import RunSpec
@@ -93,8 +94,11 @@ class Session:
         self.gives_task_id = strategy.needs.task_id_at_test and stream.scenario == "task"
         self.cursor = START
         self.resumed_at = START
+        self.line = Line(START.task)
+        self.aside: Aside | None = None
         self.interrupted = False
         self.stopped_at_step: int | None = None
+        self.updates = 0
         self.active: ActivePhase | None = None
         self.carried: dict[str, dict[str, Tensor]] = {}
         self.loss: Tensor | None = None
@@ -207,18 +211,30 @@ class Session:
             self.strategy.build(self.services.view(task))
         self.services.built = task.index + 1
 
-    def phases(self, task: Task) -> Iterator[ActivePhase]:
-        """The task's phases that are not done, each begun (fresh) or taken up where it stood."""
+    def lines(self, task: Task) -> Iterator[Line]:
+        """The ways to the task's end: one, or two where the task forks."""
+        return lines(self, task)
+
+    def plan(self, task: Task) -> list[Phase]:
+        """What the strategy plans for the task, checked."""
         self.random.enter(task.index, "phases")
         with hook(self.strategy, "phases", task.index, self.log):
-            plan = check_plan(self.strategy, self.strategy.phases(self.services.view(task)))
-        for number, phase in enumerate(plan):
-            if Cursor(task.index, Stage.PHASE, number, LAST_STEP) < self.resumed_at:
+            return check_plan(self.strategy, self.strategy.phases(self.services.view(task)))
+
+    def phases(self, task: Task) -> Iterator[ActivePhase]:
+        """The phases that are not done on this line, each begun (fresh) or taken up where it stood.
+
+        Where the trunk of a phase is done, the task forks: on the line that takes the branch, it goes on at once.
+        """
+        plan = self.plan(task)
+        for number, part in stretches(plan, self.line):
+            phase = plan[number]
+            if self.line.at(Stage.PHASE, number, LAST_STEP) < self.resumed_at:
                 continue
             if phase.optimizer is not None and adoption.adopts(self, task):
                 continue
-            active = ActivePhase(self, task, number, phase, last=number == len(plan) - 1)
-            fresh = self.enter(Cursor(task.index, Stage.PHASE, number, -1))
+            active = ActivePhase(self, task, number, phase, last=number == len(plan) - 1, part=part)
+            fresh = part != "branch" and self.enter(self.line.at(Stage.PHASE, number, -1))
             self.reporter.stage(task.index, phase.name)
             if fresh:
                 active.begin()
@@ -226,6 +242,11 @@ class Session:
             active.prepare(self.carried, fresh)
             self.active = active
             yield active
+            if active.part == "trunk" and active.finished and active.anneal_start is not None:
+                set_aside(self, phase)
+                if self.line.view == "branch":
+                    active.branch_off()
+                    yield active
             self.carried = active.slots()
             self.active = None
             active.leave()
@@ -252,6 +273,8 @@ class Session:
 
     def end_task(self, task: Task) -> None:
         self._boundary_hook("end_task", task)
+        if not self.line.kept:
+            return
         with hook(self.strategy, "diagnostics", task.index, self.log):
             self.diagnostics += entry(self.strategy.diagnostics(), task.index)
         self._same_everywhere(f"after task {task.index}")
@@ -272,15 +295,15 @@ class Session:
 
     def stepped(self, batch: Batch) -> None:
         """Count a step."""
-        self.meters.add("steps", 1)
-        self.meters.add("samples_train", len(batch))
         assert self.active is not None
-        self.reporter.stepped(self.cursor.task, self.active.step + 1, self.active.length, self.loss)
+        self.meters.add("steps_branch" if self.active.part == "branch" else "steps", 1)
+        self.meters.add("samples_train", len(batch))
+        self.reporter.stepped(self.cursor.task, self.active.step + 1, self.active.phase_steps, self.loss)
 
     def count_flops(self, active: ActivePhase, parts: int) -> AbstractContextManager[Any]:
         """Count a phase's second step (or its only one), all its parts; the others are taken to be like it."""
         key = f"{active.task.index}.{active.number}"
-        if active.step == min(1, active.length - 1):
+        if active.part != "branch" and active.step == min(1, active.length - 1):
             return _StepCount(self.meters, key, steps=active.step + 1, parts=parts)
         self.meters.add("flops_train", self.meters.flops_per_step.get(key, 0.0))
         return nullcontext()
@@ -303,8 +326,9 @@ class Session:
 
     def diverged(self, task: int, step: int, phase: str) -> NoReturn:
         """Stop here. The table says so, too: every set that is traced scores NaN at the step that failed."""
-        self._append(self.evaluator.diverged(self.step + 1, task))
-        raise Diverged(f"the loss is not finite in task {task}, phase {phase!r}, step {step}: try a lower --set lr=...")
+        self._append(self.evaluator.diverged(self.step + 1, task) if self.line.view != "branch" else [])
+        where = f"task {task}, phase {phase!r}, step {step}" + (" (of a branch)" if self.line.view == "branch" else "")
+        raise Diverged(f"the loss is not finite in {where}: try a lower --set lr=...")
 
     def _warn_of_shares(self) -> None:
         """Say what keeps a run on several devices from the numbers of one."""
@@ -340,7 +364,8 @@ class Session:
         """All sets, whole; between two tasks this is the switch's trace evaluation, too."""
         self.random.enter("evaluation", self.step, tasks_seen)
         with suppress(_StopEvaluating):
-            self._append(self.evaluator.boundary(self.step, tasks_seen, 0 <= self.table.last_step < self.step))
+            repeats = 0 <= self.table.last_step < self.step
+            self._append(self.evaluator.boundary(self.step, tasks_seen, repeats, self.line))
             return
         self._stop()
 

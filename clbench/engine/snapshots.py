@@ -32,6 +32,12 @@ class Snapshots:
     def get(self, name: str) -> nn.Module | None:
         return self._models.get(name)
 
+    def copy(self) -> Snapshots:
+        """The same models under the same names: what is taken later is not in it."""
+        other = Snapshots()
+        other._models, other._built = dict(self._models), dict(self._built)
+        return other
+
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint: `name/tensor`."""
         return {f"{name}/{key}": t for name, m in self._models.items() for key, t in m.state_dict().items()}

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from clbench.engine.cursor import Cursor, Stage
+from clbench.engine.cursor import Stage
+from clbench.engine.fork import Part, branch_steps
 from clbench.engine.hooks import hook, overrides
 from clbench.engine.mixing import Mixer
 from clbench.engine.optimizers import Slots, build_optimizer, set_slots, slots_of, update
+from clbench.engine.rates import Rates
 from clbench.engine.sampling import Sampler
 from clbench.errors import RunFailed, UserError
 from clbench.models.modes import running_statistics, set_mode
 from clbench.phase import Phase
 from clbench.samples import Batch
-from clbench.schedules import factor
 
 if TYPE_CHECKING:
     from clbench.engine.session import Session
@@ -27,14 +28,22 @@ CUDA_FINITE_CHECK = 50
 
 
 class ActivePhase:
-    """One phase of one task. Trainability, modes, sampler and optimiser are derived from the plan on every entry."""
+    """One phase of one task. Trainability, modes, sampler and optimiser are derived from the plan on every entry.
 
-    def __init__(self, session: Session, task: Task, number: int, phase: Phase, last: bool) -> None:
+    part: all of it, or of a phase that forks its trunk or its branch. length: steps to its end; phase_steps: of the
+    phase in all; anneal_start: where the branch begins, None where there is none. finished: all steps were taken.
+    """
+
+    def __init__(
+        self, session: Session, task: Task, number: int, phase: Phase, last: bool, part: Part = "whole"
+    ) -> None:
         self.session = session
         self.task = task
         self.number = number
         self.phase = phase
         self.last = last
+        self.part: Part = part
+        self.finished = False
         self.strategy = session.strategy
         self.step = 0
         self.mixer = None if phase.sources is None else Mixer(session, task, number, phase)
@@ -68,9 +77,9 @@ class ActivePhase:
         else:
             self.mixer.prepare(self.samples, fresh)
             self.length = self.mixer.length
+        self._divide(self.part)
         if phase.update is not None and session.ranks.size > 1:
             raise UserError(f"phase {phase.name!r} does its own updates: it runs on one device (--devices 1)")
-        self.evaluation_steps = session.evaluator.plan.steps(self.length)
         self.parameters = {}
         self.statistics: list[Tensor] = []
         if phase.optimizer is None and session.services.features is not None:
@@ -90,6 +99,26 @@ class ActivePhase:
         policy = phase.optimizer_state if fresh else "keep"
         if policy != "reset":
             set_slots(self.optimizer, self.parameters, slots, policy)
+        branch = 0 if self.anneal_start is None else self.phase_steps - self.anneal_start
+        self.rates = Rates(session, self.task, phase, self.phase_steps, branch)
+
+    def _divide(self, part: Part) -> None:
+        """Take the phase's steps apart, `length` of them, into those of the trunk and those of the branch."""
+        self.phase_steps = self.length
+        branch = 0 if part == "whole" else branch_steps(self.phase, self.phase_steps)
+        self.anneal_start = self.phase_steps - branch if branch else None
+        self._take(part)
+
+    def _take(self, part: Part) -> None:
+        self.part, self.finished = part, False
+        trunk = self.phase_steps if self.anneal_start is None else self.anneal_start
+        self.first, self.length = (trunk, self.phase_steps) if part == "branch" else (0, trunk)
+        inside = self.session.evaluator.plan.steps(trunk)
+        self.evaluation_steps: frozenset[int] = frozenset() if part == "branch" else inside
+
+    def branch_off(self) -> None:
+        """Go on with the steps of the branch, where the trunk has ended."""
+        self._take("branch")
 
     def leave(self) -> None:
         """Outside phases everything that may be trained is trainable, in train mode, without gradients.
@@ -112,16 +141,19 @@ class ActivePhase:
         """The steps still to do, each entered as a position of the run; ends early when a budget is spent.
 
         After a step `evaluation_due` looks at the budget, and nobody else: where a clock stops training, and what is
-        evaluated there, is then the same when the run is repeated with that number of steps.
+        evaluated there, is then the same when the run is repeated with that number of steps. A branch is taken to its
+        end: it is no part of that number.
         """
-        at = self.session.resumed_at
-        here = at.stage == Stage.PHASE and (at.task, at.phase) == (self.task.index, self.number)
-        for step in range(max(0, at.step) if here else 0, self.length):
-            if self.session.stopped_at_step is not None or (step == 0 and self.session.budget_spent()):
+        session, at = self.session, self.session.resumed_at
+        here = at == session.line.at(Stage.PHASE, self.number, at.step)
+        for step in range(max(self.first, at.step) if here else self.first, self.length):
+            spent = session.stopped_at_step is not None or (step == 0 and session.budget_spent())
+            if spent and self.part != "branch":
                 return
-            self.session.enter(Cursor(self.task.index, Stage.PHASE, self.number, step))
+            session.enter(session.line.at(Stage.PHASE, self.number, step))
             self.step = step
             yield step
+        self.finished = True
 
     def batch(self, step: int) -> Batch:
         if self.mixer is not None:
@@ -154,7 +186,7 @@ class ActivePhase:
         update(self.optimizer)
 
     def _set_rates(self) -> None:
-        rate = factor(self.phase.schedule, self.step, self.length)
+        rate = self.rates.at(self.step, annealing=self.part == "branch")
         for group in self.optimizer.param_groups:
             lowest = group.get("min_lr", 0.0)
             group["lr"] = lowest + (group["peak_lr"] - lowest) * rate
@@ -171,6 +203,7 @@ class ActivePhase:
     def after_step(self, batch: Batch) -> None:
         with hook(self.strategy, "after_step", self.task.index, self.session.log), torch.no_grad():
             self._after_step(batch)
+        self.session.updates += self.phase.optimizer is not None
         self.session.stepped(batch)
 
     def _loss(self, batch: Batch) -> Tensor:
@@ -205,7 +238,10 @@ class ActivePhase:
             self.session.diverged(self.task.index, self.step, self.phase.name)
 
     def evaluation_due(self, step: int) -> bool:
-        """Whether to evaluate after this step. A task's last evaluation may be the boundary's own: not done twice."""
+        """Whether to evaluate after this step. A task's last evaluation may be the boundary's own: not done twice.
+        Inside a branch nothing is evaluated."""
+        if self.part == "branch":
+            return False
         ends = step + 1 == self.length or self.session.budget_spent()
         if ends and self.last and self.session.evaluator.last_step_is_boundary():
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any
 
@@ -12,6 +12,7 @@ from clbench.engine.cursor import Cursor
 from clbench.engine.hooks import overrides
 from clbench.engine.session import Session
 from clbench.engine.stepping import ActivePhase
+from clbench.phase import Phase
 from clbench.samples import Batch
 from clbench.stream import Task
 
@@ -86,6 +87,10 @@ class ProbeSession(Session):
             raise ProbeOver
         return super().enter(cursor)
 
+    def plan(self, task: Task) -> list[Phase]:
+        """Without forks: the steps of a branch cost what others do, and are among the phase's."""
+        return [replace(phase, anneal=0.0) for phase in super().plan(task)]
+
     def phases(self, task: Task) -> Iterator[ActivePhase]:
         self._mark = time.perf_counter()
         for active in super().phases(task):
@@ -132,7 +137,7 @@ class ProbeSession(Session):
 
     def evaluate_boundary(self, tasks_seen: int) -> None:
         scored = sum(len(s.data) for s in self.stream.eval_sets if self.objective.scorable(s, self.n_classes()))
-        scored *= 2 if overrides(self.strategy, "deploy") else 1
+        scored *= 2 if overrides(self.strategy, "deploy") or getattr(self.strategy.config, "anneal", 0.0) else 1
         if tasks_seen == 0:
             self.first_scored = scored
         else:
