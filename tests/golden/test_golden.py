@@ -28,7 +28,7 @@ TEXT = {
     "strategy_settings": {"steps": 30},
 }
 SMALL_VIT = "timm:vit_tiny_patch16_224?img_size=16,patch_size=8,embed_dim=24,depth=1,num_heads=2"
-ON_DIGITS = ("finetune", "joint", "cumulative", "scratch", "frozen", "replay", "der++", "lwf", "wa", "icarl")
+ON_DIGITS = ("finetune", "joint", "cumulative", "frozen", "replay", "der++", "lwf", "wa", "icarl")
 MERGING: dict[str, dict[str, Any]] = {
     "ema-merge": {},
     "ft-merge": {},
@@ -53,6 +53,7 @@ ON_TRANSFORMER: dict[str, dict[str, Any]] = {
 }
 ON_PERMUTED: dict[str, dict[str, Any]] = {
     "finetune": {},
+    "scratch": {},
     "ewc": {"ewc_lambda": 300},
     "si": {"c": 10},
     "rwalk": {"rwalk_lambda": 1, "form": "official"},
