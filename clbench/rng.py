@@ -66,6 +66,10 @@ class Randomness:
             self._seeded_at[concern] = self._place
         return generator
 
+    def go_back(self) -> None:
+        """Places passed already come again: what is drawn there is drawn as it was the first time."""
+        self._seeded_at.clear()
+
     def fixed(self, concern: str, *place: int | str) -> torch.Generator:
         """A new CPU generator keyed to an explicit place (an epoch's permutation, say)."""
         import torch

@@ -102,6 +102,7 @@ def put_back(session: Session, aside: Aside) -> None:
         session.services.features = None
     for name in vars(session.strategy.state).keys() - aside.state["state"].keys():
         delattr(session.strategy.state, name)
+    session.random.go_back()
     put_back_training(session, aside.tensors, aside.state)
     session.aside = None
     other: Part = "trunk" if session.line.view == "branch" else "branch"
