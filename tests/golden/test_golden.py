@@ -59,6 +59,12 @@ ON_PERMUTED: dict[str, dict[str, Any]] = {
     "rwalk": {"rwalk_lambda": 1, "form": "official"},
     "bvcl": {},
 }
+SCHEDULED: dict[str, dict[str, Any]] = {
+    "rewarm": {},
+    "infinite": {},
+    "wsd": {},
+    "power": {"warmup": 5, "knee": 1000},
+}
 ON_TEXT = ("finetune", "joint", "cumulative", "replay", "ewc")
 CASES: dict[str, dict[str, Any]] = {
     "nmc on digits": {"strategy": "nmc", **DIGITS, "backbone": "pixels"},
@@ -91,6 +97,10 @@ CASES: dict[str, dict[str, Any]] = {
         for name, settings in ON_PERMUTED.items()
     },
     **{f"{name} on text": {"strategy": name, **TEXT} for name in ON_TEXT},
+    **{
+        f"{name} on text": {"strategy": name, **TEXT, "strategy_settings": {"steps": 30, "lr": 0.03, **settings}}
+        for name, settings in SCHEDULED.items()
+    },
 }
 
 
