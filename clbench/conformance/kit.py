@@ -56,10 +56,12 @@ def check(strategy: str) -> Iterator[Finding]:
     with TemporaryDirectory(prefix="clbench-check-") as folder:
         settings = short_settings(strategy)
         if needs.objectives is None or "classification" in needs.objectives:
-            digits = Trial(strategy, "split-digits", {**DIGITS, "sizes": UNEQUAL}, settings, Path(folder), model=model)
+            sized = {**DIGITS, "sizes": UNEQUAL, **kind.checked_on}
+            digits = Trial(strategy, "split-digits", sized, settings, Path(folder), model=model)
             yield from _on_digits(digits, needs)
         if needs.objectives is None or "language_modeling" in needs.objectives:
-            yield from _on_text(Trial(strategy, "text-shift", TEXT, settings, Path(folder), has_classes=False), needs)
+            text = {**TEXT, **kind.checked_on}
+            yield from _on_text(Trial(strategy, "text-shift", text, settings, Path(folder), has_classes=False), needs)
 
 
 def _on_digits(trial: Trial, needs: Needs) -> Iterator[Finding]:
@@ -72,7 +74,7 @@ def _on_digits(trial: Trial, needs: Needs) -> Iterator[Finding]:
     if is_undeclared(whole.error):
         yield Finding("declared needs", trial.stream, "fail", whole.error)
         return
-    equal = replace(trial, stream_settings=DIGITS)
+    equal = replace(trial, stream_settings={k: v for k, v in trial.stream_settings.items() if k != "sizes"})
     on_equal = equal.run(PositionsLook())
     if on_equal.error:
         yield Finding("runs", trial.stream, "fail", on_equal.error)

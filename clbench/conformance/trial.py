@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SAVE_EVERY = 3
 EVALUATE_EVERY = "4"
-SHORT = {"steps": 6, "batch_size": 16, "memory_size": 40}
+SHORT = {"steps": 6, "batch_size": 16, "memory_size": 40, "observe_every": 2}
 
 
 class Look(Reporter):

@@ -35,9 +35,10 @@ EACH = 4  # of the kinds of faults every strategy meets one in so many, each the
 def small(name: str) -> dict[str, Any]:
     """Settings that make a run of this strategy short, and a model it works with."""
     kind = load_strategy(name)
-    wanted = {"batch_size": 64, "steps": 6, "passes": 2, "memory_size": 40}
+    wanted = {"batch_size": 64, "steps": 6, "passes": 2, "memory_size": 40, "observe_every": 2}
     settings = {key: value for key, value in wanted.items() if key in kind.Config.model_fields}
-    return {"strategy_settings": settings, "backbone": kind.checked_with or None}
+    stream = {"sizes": [3, 5, 2], **kind.checked_on}
+    return {"strategy_settings": settings, "backbone": kind.checked_with or None, "stream_settings": stream}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
