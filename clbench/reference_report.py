@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clbench.errors import UserError
 from clbench.files import write_atomically
 from clbench.frontier import Point, frontier, hypervolume
 from clbench.leaderboard import group_runs
@@ -60,10 +59,10 @@ def judge(
     """Every run against its references, all of them at the same horizons after each switch.
 
     target: the raw score `tokens_to_target` waits for; None: that of training from scratch. horizon: steps after each
-    switch that count, at most. Raises UserError for runs of different streams, and for tables that cannot be read.
+    switch that count, at most. The runs have ended and are of one stream. Raises UserError for tables that cannot be
+    read.
     """
     records = [read_record(folder) for folder, _ in runs]
-    _same_stream(runs, records)
     direction = records[0]["stream"]["direction"]
     tables = [
         (_table(folder), {role: _table(r.folder) for role, r in refs.items() if _usable(r)}) for folder, refs in runs
@@ -172,14 +171,3 @@ def _usable(reference: Reference) -> bool:
 def _table(folder: Path | None) -> EvaluationTable:
     assert folder is not None
     return EvaluationTable.read(folder / "evaluations.parquet")
-
-
-def _same_stream(runs: Sequence[tuple[Path, Any]], records: Sequence[Record]) -> None:
-    for (folder, _), record in zip(runs, records, strict=True):
-        if record["status"] not in ("completed", "diverged"):
-            raise UserError(
-                f"{folder} is {record['status']}: only finished runs are judged (`clbench resume {folder}`)"
-            )
-        for key, what in (("name", "stream"), ("content", "data")):
-            if record["stream"][key] != records[0]["stream"][key]:
-                raise UserError(f"{folder} has another {what} than {runs[0][0]}: judge them one after another")

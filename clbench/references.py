@@ -21,6 +21,7 @@ from clbench.spec import RunSpec, make_spec, read_spec_file
 FILE = "references.json"
 EQUAL = ("seed", "order_seed", "backbone", "head", "tune", "precision", "budget", "upstream", "upstream_settings")
 DATA = ("content", "order")
+REPLAYED = ("samples_remembered", "samples_of_other_sources")  # on top of samples_train, and a part of it
 USABLE = ("completed", "diverged")
 RESUMABLE = ("interrupted", "killed")
 State = Literal["found", "resumable", "at work", "missing", "impossible"]
@@ -101,25 +102,22 @@ def find_references(
 
 
 def replayed_tokens(record: Record) -> float | None:
-    """Tokens that were drawn from the data of other tasks: what the strategy told of its sources, or None."""
-    told = record.get("diagnostics") or []
-    last = told[-1]["values"] if told else {}
-    drawn = last.get("replayed_samples")
-    clock = record.get("clock")
-    if not isinstance(drawn, (int, float)) or clock is None:
+    """Tokens (or samples) that came from memories, or from other sources than the current one; None where the record
+    does not say."""
+    clock, cost = record.get("clock"), record["cost"]
+    if clock is None or not set(REPLAYED) <= set(cost):
         return None
-    return float(drawn) * clock["per_sample"]
+    return float(sum(cost[key] for key in REPLAYED) * clock["per_sample"])
 
 
 def tokens_per_step(record: Record) -> float | None:
-    """Tokens (or samples) read in a step, on average over the run; None where the record does not say.
-
-    What a strategy adds to a batch by itself (remembered samples) is not in it.
-    """
+    """Tokens (or samples) read in a step, replayed ones included, on average over the run and the branches it left;
+    None where the record does not say."""
     clock, cost = record.get("clock"), record["cost"]
     if clock is None or not cost.get("steps"):
         return None
-    return float(cost["samples_train"] * clock["per_sample"] / cost["steps"])
+    samples = cost["samples_train"] + cost.get(REPLAYED[0], 0)
+    return float(samples * clock["per_sample"] / (cost["steps"] + cost.get("steps_branch", 0)))
 
 
 def _find(
@@ -153,18 +151,19 @@ def fits(other: Record, wanted: RunSpec, record: Record, role: Role) -> bool:
         return False
     if any(spec.get(key, RunSpec.model_fields[key].default) != shared[key] for key in EQUAL):
         return False
-    if any(_setting(spec, part, key) != value for part, key, value in _settings(shared)):
+    parts = ("strategy_settings", "stream_settings")
+    if not all(_same(spec[part].get(key), value) for part in parts for key, value in shared[part].items()):
         return False
     if role.stream_settings:
-        return all(_setting(spec, "stream_settings", key) == value for key, value in role.stream_settings.items())
+        return True
     return all(other["stream"].get(key) == record["stream"][key] for key in DATA)
 
 
-def _settings(shared: Mapping[str, Any]) -> Iterable[tuple[str, str, Any]]:
-    for part in ("strategy_settings", "stream_settings"):
-        for key, value in shared[part].items():
-            yield part, key, value
-
-
-def _setting(spec: Mapping[str, Any], part: str, key: str) -> Any:
-    return spec[part].get(key)
+def _same(there: Any, wanted: Any) -> bool:
+    """Whether a setting in full is what was asked for; YAML reads 1e-3 as text."""
+    if isinstance(wanted, str) and isinstance(there, (int, float)) and not isinstance(there, bool):
+        try:
+            return float(wanted) == there
+        except ValueError:
+            return False
+    return bool(there == wanted)

@@ -16,7 +16,8 @@ class Scratch(Strategy):
     The score of task k after task k is what its data teach without the tasks before it; one run gives all of them. A
     method that learns task k better has transferred something to it, one that learns it worse has lost plasticity.
     Initial weights are those the run began with (pretrained ones, where the backbone has some); outputs that a task
-    adds start as they were added. Each task has a new optimiser. Scores of earlier tasks mean nothing here.
+    adds start as they were added. Each task has a new optimiser and the schedule of a first phase. Scores of earlier
+    tasks mean nothing here.
     """
 
     needs = Needs()

@@ -74,8 +74,11 @@ def test_changed_records_do_not(make_record: Callable[..., dict[str, Any]], plac
     assert all("\n" not in fault for fault in faults)
 
 
+LATER = {"clock", "upstream"}  # records made before there were any are complete without
+
+
 def test_every_part_is_required(make_record: Callable[..., dict[str, Any]]) -> None:
-    for part in make_record():
+    for part in set(make_record()) - LATER:
         record = make_record()
         del record[part]
         assert schema_faults(record), f"{part} can be left out"

@@ -15,7 +15,7 @@ from clbench.errors import Interrupted, UserError
 from clbench.files import write_atomically
 from clbench.leaderboard import pair
 from clbench.record import read_record
-from clbench.references import Reference, Role, find_references
+from clbench.references import USABLE, Reference, Role, find_references
 from clbench.seal import broken_seal
 from clbench.selection import select_runs
 from clbench.settings import parse_value
@@ -62,9 +62,9 @@ def references_command(asked: Asked, results: Path) -> int:
     settings = _settings(asked.settings)
     if asked.horizon is not None and asked.horizon < 1:
         raise UserError(f"--horizon is {asked.horizon}; it must be 1 step or more")
-    _check_finished(folders)
-    failed = _run_missing(folders, settings, results, asked) if asked.run else 0
+    _check(folders)
     baselines = _baselines(asked.baseline, folders, results)
+    failed = _run_missing(folders, settings, results, asked) if asked.run else 0
     runs = []
     for folder in folders:
         found = {one.role.name: one for one in find_references(folder, ROLES, results, settings)}
@@ -113,16 +113,19 @@ def _handling(results: Path, asked: Asked) -> Handling:
     return Handling(results, asked.as_json, asked.quiet, asked.tracking and not off, None)
 
 
-def _check_finished(folders: Sequence[Path]) -> None:
-    """Before anything is run: what is to be judged must be there, and have ended."""
-    for folder in folders:
-        record = read_record(folder)
-        if record["status"] not in ("completed", "diverged"):
+def _check(folders: Sequence[Path]) -> None:
+    """Before anything is run: what is to be judged has ended, is unedited, and of one stream."""
+    records = [read_record(folder) for folder in folders]
+    for folder, record in zip(folders, records, strict=True):
+        if record["status"] not in USABLE:
             raise UserError(
                 f"{folder} is {record['status']}: only finished runs are judged (`clbench resume {folder}`)"
             )
         if broken := broken_seal(folder, record):
             raise UserError(f"not judged: {broken}")
+        for key, what in (("name", "stream"), ("content", "data")):
+            if record["stream"][key] != records[0]["stream"][key]:
+                raise UserError(f"{folder} has another {what} than {folders[0]}: judge them one after another")
 
 
 def _baselines(texts: Sequence[str], folders: Sequence[Path], results: Path) -> dict[Path, Reference]:

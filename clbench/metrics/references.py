@@ -270,7 +270,7 @@ FORMULAS: tuple[tuple[Callable[[Inputs], float], Definition], ...] = tuple(
         (
             replay_efficiency,
             "forgetting saved by a million replayed tokens",
-            "forgetting_saved / (replayed tokens / 1e6)",
+            "forgetting_saved / (tokens replayed in the run / 1e6)",
             GAIN,
             _NO_BASELINE + ", or the number of replayed tokens is unknown",
         ),

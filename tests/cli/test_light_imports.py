@@ -42,6 +42,8 @@ COMMANDS = (
     (["show", "stream", "split-cifar100"], 0),
     (["show", "metric", "forgetting"], 0),
     (["leaderboard", "--help"], 0),
+    (["references", "--help"], 0),
+    (["references", "nonsense"], 2),
     (["power", "--help"], 0),
     (["runs", "list"], 0),
     (["power", "finetune"], 2),
