@@ -12,29 +12,36 @@ from clbench.errors import UserError, did_you_mean
 from clbench.rng import derive_seed
 
 from .generated_code import Program
-from .generated_prose import Language
+from .generated_prose import Fact, Language, drifted
+
+VERSION = 1  # of the texts below; a change of any of them is a new one
+MONTHS = ("month1", "month2", "month3", "month4", "month5", "month6")
+DOMAINS = ("prose", "prose2", "code", "math", "cipher", *MONTHS)
+FACTS_OF_A_MONTH = 0.5  # share of its sentences: facts are what drifts, so they are told often
 
 
-def documents(name: str, seed: int = 0, kappa: float = 1.0) -> Iterator[str]:
-    """The documents of a domain, one after another without end; document i depends on (name, seed, i) alone.
+def documents(name: str, seed: int = 0, kappa: float = 1.0, drift: float = 0.25) -> Iterator[str]:
+    """The documents of a domain, one after another without end; document i depends on (name, seed, i) and the shift.
 
     seed: of the documents; the language, its facts and the cipher's key never change. kappa: `cipher` only, the
-    share of the alphabet that is permuted. Raises `UserError` for an unknown name.
+    share of the alphabet that is permuted. drift: `month1`, `month2`, ... only, the share of the facts that change
+    from one month to the next. Raises `UserError` for an unknown name.
     """
     if name not in DOMAINS:
         raise UserError(f"unknown generated domain {name!r}{did_you_mean(name, DOMAINS)}")
     source = "prose" if name == "cipher" else name
     table = letter_map(kappa) if name == "cipher" else {}
+    write = _writer(name, drift)
     for index in count():
-        text = DOMAINS[name](Random(derive_seed(seed, source, index)))
+        text = write(Random(derive_seed(seed, source, index)))
         yield text.translate(table) if table else text
 
 
-def generate(name: str, size: int, seed: int = 0, kappa: float = 1.0) -> list[str]:
+def generate(name: str, size: int, seed: int = 0, kappa: float = 1.0, drift: float = 0.25) -> list[str]:
     """The first documents of a domain, until they hold `size` bytes (all domains are ASCII)."""
     chosen: list[str] = []
     total = 0
-    for text in documents(name, seed, kappa):
+    for text in documents(name, seed, kappa, drift):
         if total >= size:
             break
         chosen.append(text)
@@ -55,6 +62,29 @@ def letter_map(kappa: float) -> dict[int, str]:
         table[ord(letter)] = image
         table[ord(letter.upper())] = image.upper()
     return table
+
+
+def _writer(name: str, drift: float) -> Callable[[Random], str]:
+    """What makes a document of a domain (`cipher` is enciphered afterwards)."""
+    if name in MONTHS:
+        return _month(MONTHS.index(name) + 1, drift).document
+    if name == "code":
+        return lambda random: Program(random).text()
+    if name == "math":
+        return _arithmetic
+    return (_prose2() if name == "prose2" else _prose()).document
+
+
+def facts_of_month(number: int, drift: float) -> list[Fact]:
+    """What is true in a month: the facts of `prose` in the first, then `drift` of them (rounded) change each month."""
+    return drifted(_prose().facts, 0, number - 1, drift)
+
+
+@cache
+def _month(number: int, drift: float) -> Language:
+    language = Language(seed=0, share_of_facts=FACTS_OF_A_MONTH)
+    language.facts = facts_of_month(number, drift)
+    return language
 
 
 @cache
@@ -83,13 +113,3 @@ def _arithmetic(random: Random) -> str:
 def _number(random: Random) -> int:
     """Of two or three digits, equally often."""
     return int(10 + 90 * random.random()) if random.random() < 0.5 else int(100 + 900 * random.random())
-
-
-DOMAINS: dict[str, Callable[[Random], str]] = {
-    "prose": lambda random: _prose().document(random),
-    "prose2": lambda random: _prose2().document(random),
-    "code": lambda random: Program(random).text(),
-    "math": _arithmetic,
-    "cipher": lambda random: _prose().document(random),
-}
-"""Domains by name: one document from a source of randomness (`cipher` is enciphered in `documents`)."""

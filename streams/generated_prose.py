@@ -15,6 +15,9 @@ TOPICS = 8
 FACTS = 200
 SHARE_OF_FACTS = 0.15
 
+Fact = tuple[str, str, str]
+"""Subject, relation and object."""
+
 
 def pick(random: Random, items: Sequence[str]) -> str:
     """One item, all equally likely. Built on `random()`, the one draw that Python keeps equal over versions."""
@@ -73,10 +76,17 @@ class Language:
     subject and relation once; they are always told the same way.
 
     seed: of the language, not of the documents. replaced: share of the open-class words exchanged for new ones.
-    reverse_topics: whether the rarest topic becomes the most frequent.
+    reverse_topics: whether the rarest topic becomes the most frequent. share_of_facts: how many of the sentences tell a
+    fact.
     """
 
-    def __init__(self, seed: int, replaced: float = 0.0, reverse_topics: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        replaced: float = 0.0,
+        reverse_topics: bool = False,
+        share_of_facts: float = SHARE_OF_FACTS,
+    ) -> None:
         taken: set[str] = set()
         closed = pseudo_words(seed, "closed", 30, (1, 1), taken)
         self.determiners = (closed[:5], closed[5:10])
@@ -97,6 +107,7 @@ class Language:
         self.facts = _fact_table(seed, taken)
         self.topic_ranks = Zipf(TOPICS)
         self.reverse_topics = reverse_topics
+        self.share_of_facts = share_of_facts
 
     def document(self, random: Random) -> str:
         """About 400 bytes: 2 to 4 paragraphs of 2 to 5 sentences on one topic."""
@@ -110,7 +121,7 @@ class Language:
         return "\n".join(paragraphs) + "\n"
 
     def _sentence(self, random: Random, topic: int) -> str:
-        if random.random() < SHARE_OF_FACTS:
+        if random.random() < self.share_of_facts:
             return " ".join(self.facts[int(random.random() * len(self.facts))]) + "."
         words: list[str] = []
         self._clause(random, topic, words.append)
@@ -142,6 +153,20 @@ class Language:
             self._noun_phrase(random, topic, random.random() < 0.4, say)
 
 
+def drifted(facts: Sequence[Fact], seed: int, slices: int, rate: float) -> list[Fact]:
+    """The table of facts that many time slices later: in each, round(rate * n) facts, chosen by key, get another
+    object. The facts that change at one rate also change at any larger one."""
+    table = list(facts)
+    objects = sorted({thing for _, _, thing in facts})
+    for number in range(1, slices + 1):
+        chosen = sorted(range(len(table)), key=lambda i: derive_seed(seed, "drift", number, i))
+        for i in chosen[: round(rate * len(table))]:
+            subject, relation, old = table[i]
+            others = [thing for thing in objects if thing != old]
+            table[i] = (subject, relation, pick(Random(derive_seed(seed, "drift to", number, i)), others))
+    return table
+
+
 def _exchange(seed: int, kind: str, words: list[str], share: float, taken: set[str]) -> list[str]:
     """The words with exactly round(share * n) of them, chosen by key, exchanged for new ones of the same ranks."""
     chosen = sorted(range(len(words)), key=lambda i: derive_seed(seed, "exchange", kind, i))
@@ -153,7 +178,7 @@ def _exchange(seed: int, kind: str, words: list[str], share: float, taken: set[s
     return changed
 
 
-def _fact_table(seed: int, taken: set[str]) -> list[tuple[str, str, str]]:
+def _fact_table(seed: int, taken: set[str]) -> list[Fact]:
     subjects = [word.capitalize() for word in pseudo_words(seed, "subject", 80, (2, 3), taken)]
     relations = pseudo_words(seed, "relation", 8, (2, 2), taken)
     objects = [word.capitalize() for word in pseudo_words(seed, "object", 60, (2, 3), taken)]

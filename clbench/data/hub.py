@@ -48,7 +48,7 @@ def _convert(name: str, short: str, splits: dict[str, Any], root: Path) -> Path:
     if "text" in features:
         with staging(root / "text" / short) as folder:
             for split, rows in splits.items():
-                write_text_set(folder, split, _documents(rows, short), info)
+                write_text_set(folder, split, hub_documents(rows, short), info)
         return root / "text" / short
     present = ", ".join(features)
     raise UserError(f"{name} has neither an image with a class label nor a column `text` (it has {present})")
@@ -61,7 +61,7 @@ def _load(name: str, config: str | None, root: Path, working: Path) -> dict[str,
         datasets.disable_progress_bars()
     try:
         if not Path(name).is_dir():
-            _reach_hub()
+            reach_hub()
         loaded = datasets.load_dataset(name, config, cache_dir=str(working))
     except Exception as error:  # its errors come from many libraries and have no common base
         reason = " ".join(str(error).split())[:160] or type(error).__name__
@@ -72,7 +72,7 @@ def _load(name: str, config: str | None, root: Path, working: Path) -> dict[str,
     return dict(loaded)
 
 
-def _reach_hub() -> None:
+def reach_hub() -> None:
     """Fail at once where there is no network: `datasets` would try for half a minute."""
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("0", "", "false"):
         address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
@@ -112,11 +112,12 @@ def _write_images(target: Path, splits: dict[str, Any], image: str, label: str, 
             write_image_set(folder, split, encoded, values, names, info)
 
 
-def _documents(rows: Any, name: str) -> Iterator[Document]:
+def hub_documents(rows: Any, name: str, column: str = "text") -> Iterator[Document]:
+    """Rows as documents, numbered where they have no name. A row without text is an empty document."""
     for number, row in enumerate(rows):
         year, stamp, language = row.get("year"), row.get("timestamp") or row.get("date"), row.get("lang")
         yield Document(
-            row["text"] or "",
+            row[column] or "",
             str(row.get("doc") or row.get("id") or f"{name}#{number}"),
             year if isinstance(year, int) else None,
             None if stamp is None else str(stamp),

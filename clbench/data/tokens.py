@@ -23,10 +23,12 @@ class Tokenizer(Protocol):
     """Turns texts into token ids.
 
     name: how it is asked for. vocabulary: number of ids. end: the id put after each document. widest: bytes that one
-    token stands for at most on ordinary text (a guide for how much text a token budget needs, not a bound).
+    token stands for at most on ordinary text (a guide for how much text a token budget needs, not a bound). identity:
+    equal for tokenisers that give equal ids.
     """
 
     name: str
+    identity: str
     vocabulary: int
     end: int
     widest: int
@@ -42,7 +44,7 @@ class Tokenizer(Protocol):
 class ByteTokenizer:
     """One id per UTF-8 byte (0-255), and 256 for the end of a document."""
 
-    name = "bytes"
+    name = identity = "bytes"
     vocabulary = 257
     end = END
     widest = 1
@@ -79,6 +81,8 @@ class HubTokenizer:
         self.inner.model_max_length = 1 << 40
         self.vocabulary = len(self.inner)
         self.end = int(self.inner.eos_token_id)
+        rules = f"{self.inner.backend_tokenizer.to_str()} {self.end}"
+        self.identity = blake2b(rules.encode(), digest_size=16).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
         if not texts:

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clbench.errors import UserError
-from clbench.streams.generated import DOMAINS, documents, generate, letter_map
+from clbench.streams.generated import DOMAINS, MONTHS, documents, facts_of_month, generate, letter_map
 from clbench.streams.generated_code import FUNCTIONS
 from clbench.streams.generated_prose import FACTS, Language
 
 SIZE = 60_000
+FAR = [name for name in DOMAINS if name not in MONTHS]
 
 
 def text_of(name: str, **settings: float) -> str:
@@ -36,6 +37,12 @@ PINNED = {
     "code": "d6d6f3b9e1dbc0a2",
     "math": "33eee974797bed09",
     "cipher": "fc91d39bca5a656a",
+    "month1": "ff423e91704d2bfd",
+    "month2": "f5250278ab06cf05",
+    "month3": "4f430dbee5f1fe77",
+    "month4": "b2f9ac113a011c76",
+    "month5": "d2672693a4525439",
+    "month6": "68193b6b862a8b5f",
 }
 
 
@@ -55,7 +62,7 @@ def test_more_text_begins_with_less_text_and_the_seed_changes_it(name: str) -> N
 
 
 def test_domains_are_learnable_and_distinct() -> None:
-    halves = {name: (text[: SIZE // 2], text[SIZE // 2 :]) for name in DOMAINS if (text := text_of(name))}
+    halves = {name: (text[: SIZE // 2], text[SIZE // 2 :]) for name in FAR if (text := text_of(name))}
     for name, (_, held_out) in halves.items():
         own = cross_entropy(held_out, halves[name][0])
         assert own < math.log(len(set(held_out))) - 0.1
@@ -66,7 +73,7 @@ def test_domains_are_learnable_and_distinct() -> None:
 
 def test_prose2_is_a_weaker_shift_than_code_or_cipher() -> None:
     prose = text_of("prose")
-    far = {name: cross_entropy(text_of(name), prose) for name in DOMAINS}
+    far = {name: cross_entropy(text_of(name), prose) for name in FAR}
     assert far["prose"] < far["prose2"] < min(far["code"], far["math"], far["cipher"])
 
 
@@ -123,6 +130,28 @@ def test_facts_are_told_the_same_way_each_time() -> None:
     told = re.findall(r"\b([A-Z]\w+) (\w+) ([A-Z]\w+)\.", text)
     assert len(told) > 1000 and all(known[subject, relation] == thing for subject, relation, thing in told)
     assert set(known) == {(subject, relation) for subject, relation, _ in told}
+
+
+@pytest.mark.parametrize(("month", "drift"), [(1, 0.0), (1, 0.25), (2, 0.1), (5, 1.0)])
+def test_each_month_changes_the_given_share_of_the_facts(month: int, drift: float) -> None:
+    before, after = facts_of_month(month, drift), facts_of_month(month + 1, drift)
+    assert [fact[:2] for fact in before] == [fact[:2] for fact in after]
+    assert sum(a != b for a, b in zip(before, after, strict=True)) == round(drift * FACTS)
+
+
+def test_more_drift_changes_the_same_facts_and_more() -> None:
+    first, few, many = facts_of_month(1, 0), facts_of_month(2, 0.1), facts_of_month(2, 0.4)
+    changed = [{i for i in range(FACTS) if table[i] != first[i]} for table in (few, many)]
+    assert changed[0] < changed[1] and all(few[i] == many[i] for i in changed[0])
+    assert first == Language(seed=0).facts == facts_of_month(6, 0)
+
+
+def test_a_month_tells_its_own_facts_in_half_of_its_sentences() -> None:
+    text = "".join(generate("month4", 100_000, drift=0.5))
+    told = re.findall(r"\b([A-Z]\w+) (\w+) ([A-Z]\w+)\.", text)
+    assert len(told) > 1000 and set(told) <= set(facts_of_month(4, 0.5))
+    assert not set(told) <= set(facts_of_month(3, 0.5))
+    assert len(told) / text.count(".") == pytest.approx(0.5, abs=0.03)
 
 
 def test_half_of_the_vocabulary_of_prose2_is_new() -> None:
