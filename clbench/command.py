@@ -17,9 +17,11 @@ from clbench.errors import UserError
 from clbench.record import Record
 from clbench.settings import parse_value
 from clbench.spec import RunSpec
+from clbench.upstream import PREFIX
 
 KINDS: tuple[Kind, Kind] = ("strategy", "stream")
 APART = ("strategy", "stream", "strategy_settings", "stream_settings", "budget", "data_root", "channels_last", "seed")
+APART += ("upstream_settings",)
 ALWAYS = ("backbone", "device", "threads")  # their default depends on the stream or the machine
 
 
@@ -52,6 +54,8 @@ def _arguments(spec: Mapping[str, Any], seeds: int | Sequence[int], full: bool) 
             setting = entry.settings.get(key) if entry else None
             if full or setting is None or not _is_default(value, setting):
                 words += ["--set", f"{_prefix(kind, key, found)}{key}={value_text(value, setting)}"]
+    for key, value in (spec.get("upstream_settings") or {}).items():
+        words += ["--set", f"{PREFIX}{key}={value_text(value, None)}"]
     words += _options(spec)
     if not isinstance(seeds, int) and len(seeds) == 1:
         seeds = seeds[0]

@@ -18,6 +18,7 @@ from clbench.errors import UserError, did_you_mean
 from clbench.metrics.definitions import BETTER, DEFINITIONS, GAIN, base_key
 from clbench.record import Record
 from clbench.statistics import Estimate, mean_interval
+from clbench.upstream import same_for_all
 
 if TYPE_CHECKING:
     from clbench.board_filter import Filter
@@ -106,7 +107,10 @@ class Row:
 
 @dataclass
 class Board:
-    """Rows that may stand beside each other: equal data, model, head, tuned part, budget, and kind of choice."""
+    """Rows that may stand beside each other: equal data, model, upstream, head, tuned part, budget, and kind of choice.
+
+    upstream: what taught the first task (`clbench.upstream.same_for_all`); None: each run itself.
+    """
 
     stream: str
     content: str
@@ -121,13 +125,14 @@ class Board:
     tune: str
     budget: dict[str, float]
     chosen_on_test: bool
+    upstream: str | None
     rows: list[Row]
     hidden: int = 0  # rows that a filter left out
 
     def as_dict(self) -> dict[str, Any]:
         """What identifies the board, for JSON."""
         names = ("stream", "content", "notes", "objective", "scenario", "primary", "direction", "model", "weights")
-        more = ("head", "tune", "budget", "chosen_on_test")
+        more = ("head", "tune", "budget", "chosen_on_test", "upstream")
         return {name: getattr(self, name) for name in (*names, *more)}
 
 
@@ -250,6 +255,7 @@ def _board_of(record: Record) -> dict[str, Any]:
         "tune": spec["tune"],
         "budget": spec["budget"],
         "chosen_on_test": spec["chosen_on"] == "test",
+        "upstream": same_for_all(spec),
     }
 
 

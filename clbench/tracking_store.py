@@ -135,7 +135,7 @@ def _log(client: MlflowClient, experiment: str, folder: Path, record: Record, ta
 def _metrics(folder: Path, record: Record, when: int) -> list[Metric]:
     from mlflow.entities import Metric
 
-    last = record["cost"].get("steps", 0)
+    last = record["cost"].get("steps", 0) + (record["cost"].get("upstream_steps") or 0)
     return [
         *(Metric(name, value, when, last) for name, value in finals(record).items()),
         *(Metric(name, value, when, step) for name, step, value in curves(folder)),

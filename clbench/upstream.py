@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 OWN, SHARED, GIVEN = "own", "shared", "given"
 NAMES = (OWN, SHARED, GIVEN)
+PREFIX = "upstream."
+"""Of its settings, where they stand beside those of strategy and stream."""
 WEIGHTS = ("upstream.safetensors", "weights.safetensors", "model.safetensors")
 """What is looked for in a folder."""
 SCHEDULE = "warmup-cosine"

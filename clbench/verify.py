@@ -34,6 +34,7 @@ CONDITIONS = ("device", "precision", "threads", "channels_last", "compile", "pla
 DEVICE_CLASS = ("device", "precision")
 COUNTED = ("steps", "samples_train", "samples_evaluate", "flops_train", "stored_bytes", "parameters_trained")
 COUNTS = 0.05  # relative: how far what is counted may differ under other conditions
+OF_UPSTREAM = ("kind", "weights_sha256", "steps")  # its key depends on sources and conditions, too
 MAY_CHANGE = ("source_hash", "summary", "notes", "pretraining_overlap")  # texts, and what is compared apart
 MOST_THREADS = 4  # for each core: more take too long to be repeated
 DRIFT_NOISE = 3.0  # standard errors of the mean difference of all boundary rows
@@ -160,6 +161,7 @@ def compare_runs(folder: Path, record: Record, repeated: Path, again: Record) ->
     differs_in_metrics = [
         *_part_differences(record, again, "metrics"),
         *(line for line in model if "weights_sha256" in line),
+        *_part_differences(record, again, "upstream", OF_UPSTREAM),
         *_part_differences(record, again, "cost", COUNTED),
     ]
     told, retold = ({"diagnostics": r.get("diagnostics")} for r in (record, again))
@@ -178,7 +180,7 @@ def compare_runs(folder: Path, record: Record, repeated: Path, again: Record) ->
 
 def _part_differences(record: Record, again: Record, part: str, keys: tuple[str, ...] = ()) -> list[str]:
     """Lines for the leaves of a part, or of some of its keys, that differ."""
-    old, new = ({k: v for k, v in (r[part] or {}).items() if (k in keys or not keys)} for r in (record, again))
+    old, new = ({k: v for k, v in (r.get(part) or {}).items() if (k in keys or not keys)} for r in (record, again))
     if part == "metrics":
         new = as_known_to(old, new)
     return [

@@ -57,6 +57,7 @@ class Avalanche(Strategy):
     """
 
     needs: ClassVar[Needs] = Needs(stores_samples=True, resume="none", objectives=("classification",))
+    adopts = False
     packages: ClassVar[tuple[str, ...]] = ("avalanche-lib",)
     kind: ClassVar[Any] = None
     arguments: ClassVar[dict[str, str]] = {}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from clbench.config import setting
 from clbench.growing import known_part, padded
 from clbench.memory import Policy
+from clbench.models.modes import in_eval_mode
 from clbench.samples import Batch
 from clbench.strategy import Needs, Strategy
+from clbench.stream import Task
 
 
 class DER(Strategy):
@@ -67,3 +70,12 @@ class DER(Strategy):
 
     def after_step(self, batch: Batch) -> None:
         self.state.memory.add(batch, self.generator("memory"), extra=batch.extra)
+
+    @torch.no_grad()
+    def adopt(self, task: Task) -> None:
+        """Remember samples with the outputs of the model that learned them."""
+        order = torch.randperm(len(task.train), generator=self.generator("adopt"))
+        with in_eval_mode(self.model):
+            for batch in self.batches(task.train.subset(order)):
+                outputs = {"outputs": self.model(batch.x).float()}
+                self.state.memory.add(batch, self.generator("memory"), extra=outputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from clbench.config import setting
@@ -51,6 +52,13 @@ class Replay(Strategy):
 
     def after_step(self, batch: Batch) -> None:
         self.state.memory.add(batch, self.generator("memory"))
+
+    def adopt(self, task: Task) -> None:
+        """Offer the task's samples to the memory once, in a random order."""
+        if "memory" in self.state:
+            order = torch.randperm(len(task.train), generator=self.generator("adopt"))
+            for batch in self.batches(task.train.subset(order)):
+                self.state.memory.add(batch, self.generator("memory"))
 
     def batch_sizes(self) -> tuple[int, int]:
         """Samples of a step: of the current task (at least one), from the memory."""

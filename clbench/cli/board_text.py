@@ -142,6 +142,8 @@ def about(board: Board) -> str:
         measure = f"scores are -{board.primary}: closer to 0 is better"
     parts = [f"{board.objective}, {board.scenario}-incremental", f"model {board.model}{weights}"]
     parts += [f"{board.head} head", f"tuned: {board.tune}", measure]
+    if board.upstream:
+        parts.append(f"task 0 from an upstream: {board.upstream}")
     if board.budget:
         parts.append("budget " + ", ".join(f"{key} {limit:g}" for key, limit in sorted(board.budget.items())))
     if board.chosen_on_test:

@@ -70,6 +70,10 @@ def run(
     ] = None,
     online: Annotated[bool, typer.Option("--online", help="One pass over each task's data.")] = False,
     scenario: Annotated[str | None, typer.Option(metavar="NAME", help="The stream's scenario: class or task.")] = None,
+    upstream: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="How task 0 is learned: own, shared, given, or a path to weights. [own]"),
+    ] = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=LIMIT,...", help="flops, seconds, steps: training stops there; memory: 10MB, ..."),
@@ -112,6 +116,7 @@ def run(
         "head": head,
         "tune": tune,
         "eval_grid": eval_grid,
+        "upstream": upstream,
         "precision": precision,
         "device": device,
         "threads": threads,

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from clbench import catalogue
+from clbench import catalogue, upstream
 from clbench.catalogue import Entry
 from clbench.errors import UserError, did_you_mean
 from clbench.published import find_recipe, published
 from clbench.quantities import SECONDS, UNITS, amount, parse_seeds
 from clbench.settings import Owner, check_schedule, check_settings, no_owner, owner_of, parse_value
 from clbench.spec import RunSpec, make_spec, read_spec_file
+
+MAPPINGS = ("strategy_settings", "stream_settings", "upstream_settings", "budget")
 
 
 def specifications(
@@ -37,7 +39,8 @@ def specifications(
             )
     strategy = catalogue.find("strategy", str(values["strategy"]))
     stream = catalogue.find("stream", str(values["stream"]))
-    for_strategy, for_stream = assign(assignments, strategy, stream)
+    values["upstream_settings"] = (values.get("upstream_settings") or {}) | for_upstream(assignments)
+    for_strategy, for_stream = assign([text for text in assignments if not _is_upstreams(text)], strategy, stream)
     given = {key: value for key, value in shortcuts.items() if value is not None}
     if "schedule" in given:
         check_schedule(given["schedule"])
@@ -49,6 +52,7 @@ def specifications(
     spec = make_spec(values)
     check_settings(strategy, spec.strategy_settings)
     check_settings(stream, spec.stream_settings)
+    upstream.check_settings(spec.upstream, spec.upstream_settings)
     if spec.backbone:
         from clbench.models import describe
 
@@ -74,7 +78,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     for key, value in values.items():
         if key not in RunSpec.model_fields:
             raise UserError(f"config {path} has no key {key!r}{did_you_mean(str(key), RunSpec.model_fields)}")
-        if key in ("strategy_settings", "stream_settings", "budget") and not isinstance(value, (dict, type(None))):
+        if key in MAPPINGS and not isinstance(value, (dict, type(None))):
             raise UserError(f"config {path}: {key} must hold `key: value` lines")
     return values
 
@@ -98,6 +102,22 @@ def assign(assignments: list[str], strategy: Entry, stream: Entry) -> tuple[dict
         owner, key = owned
         found[owner][key] = parse_value(value, entries[owner].settings.get(key), text)
     return found["strategy"], found["stream"]
+
+
+def for_upstream(assignments: list[str]) -> dict[str, Any]:
+    """Settings of the upstream's training from `upstream.KEY=VALUE` texts."""
+    found = {}
+    for text in filter(_is_upstreams, assignments):
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text!r}: write KEY=VALUE")
+        value = "null" if value.strip().lower() == "none" else value
+        found[key.strip().removeprefix(upstream.PREFIX)] = parse_value(value, None, text)
+    return found
+
+
+def _is_upstreams(text: str) -> bool:
+    return text.strip().startswith(upstream.PREFIX)
 
 
 def parse_budget(texts: list[str]) -> dict[str, float]:

@@ -161,7 +161,24 @@ def _cost(record: Record) -> list[str]:
         f"stores {size(cost['stored_bytes'])}",
         f"peak memory {size(cost['peak_memory_bytes'])}",
     ]
-    return [f"cost     {', '.join(parts)}"]
+    return [*_upstream(record), f"cost     {', '.join(parts)}"]
+
+
+def _upstream(record: Record) -> list[str]:
+    """What taught the first task, where that was not the run."""
+    found = record.get("upstream")
+    if not found:
+        return []
+    name = found.get("key") or found.get("name") or record["spec"]["backbone"]
+    parts = [f"{found['kind']} {_short_name(str(name))}", f"weights {found['weights_sha256'][:8]}"]
+    if found["steps"]:
+        parts.append(f"{found['steps']:,} steps, which are not in this run's cost")
+    return [f"upstream {', '.join(parts)}"]
+
+
+def _short_name(name: str) -> str:
+    """A key's first characters; names as they are."""
+    return name[:8] if re.fullmatch("[0-9a-f]{64}", name) else name
 
 
 def _where(folder: Path, record: Record) -> list[str]:

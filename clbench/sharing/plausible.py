@@ -61,7 +61,8 @@ def doubts(folder: Path, record: Record) -> list[str]:
 def _spec_doubts(spec: dict[str, Any], configured: dict[str, Any]) -> list[str]:
     """A sender must not choose which file of this machine `clbench verify` runs, or where it looks for data."""
     found = [] if spec["data_root"] is None else ["spec.data_root names a folder of another machine"]
-    found += [f"spec.{key} names a folder" for key in ("strategy", "stream") if set("/\\") & set(spec[key])]
+    named = {key: spec.get(key, "") for key in ("strategy", "stream", "upstream")}
+    found += [f"spec.{key} names a folder" for key, name in named.items() if set("/\\") & set(str(name))]
     here, there = (make_spec(values).model_dump() for values in (spec, configured))
     return found + [f"config.yaml has another {key} than the record" for key in here if here[key] != there[key]]
 
@@ -131,7 +132,8 @@ def _cost_doubts(record: Record) -> list[str]:
 
 
 def _table_doubts(record: Record, rows: list[Row]) -> list[str]:
-    stream, steps = record["stream"], record["cost"].get("steps", 0)
+    stream, cost = record["stream"], record["cost"]
+    steps = cost.get("steps", 0) + (cost.get("upstream_steps") or 0)
     owners: dict[str, Any] = {entry["name"]: entry["belongs_to"] for entry in stream["eval_sets"]}
     sizes = {entry["name"]: entry["samples"] for entry in stream["eval_sets"]}
     allowed = steps + (1 if record["status"] == "diverged" else 0)

@@ -15,6 +15,7 @@ from clbench.sweeps.history import NEW, Action, History
 from clbench.sweeps.job import Job, Resources
 from clbench.sweeps.suite import Suite, SuiteRun
 from clbench.sweeps.suite_resources import SuiteResources
+from clbench.upstream import PREFIX
 
 if TYPE_CHECKING:
     from clbench.resolve import Parts
@@ -197,11 +198,12 @@ def _differences(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
 
 def _flat(spec: RunSpec) -> dict[str, Any]:
     """Settings under their own names; with `stream.` before those that the strategy has too."""
-    own = ("strategy", "stream", "strategy_settings", "stream_settings")
+    own = ("strategy", "stream", "strategy_settings", "stream_settings", "upstream_settings")
     left_out = (*own, "seed", "order_seed", "data_root", "threads", "device", "devices", "sync_bn")
     flat = {key: value for key, value in spec.model_dump(mode="json").items() if key not in left_out}
     for key, value in spec.stream_settings.items():
         flat[f"stream.{key}" if key in spec.strategy_settings or key in flat else key] = value
+    flat |= {f"{PREFIX}{key}": value for key, value in spec.upstream_settings.items()}
     return {**spec.strategy_settings, **flat}
 
 

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from clbench import catalogue
+from clbench import catalogue, upstream
 from clbench.catalogue import Entry
 from clbench.config import parse_config
 from clbench.errors import UserError, did_you_mean
@@ -21,7 +21,8 @@ from clbench.sweeps.suite_file import AXES, Layer, SuiteEntry, SuiteText, read_s
 from clbench.sweeps.suite_resources import SuiteResources
 
 MOST_RUNS = 10_000
-SPEC_KEYS = tuple(key for key in RunSpec.model_fields if key not in ("strategy_settings", "stream_settings"))
+SETTINGS = ("strategy_settings", "stream_settings", "upstream_settings")
+SPEC_KEYS = tuple(key for key in RunSpec.model_fields if key not in SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,8 @@ class _Expansion:
         self._count(entry, axes)
         for values in product(*(given.values for given in axes.values())):
             chosen = dict(zip(axes, values, strict=True))
+            if chosen.get("upstream", upstream.OWN) != upstream.SHARED:
+                chosen = {key: value for key, value in chosen.items() if not _for_others(key, axes)}
             yield SuiteRun(entry.place, self._spec(entry, names, chosen), resources)
 
     def _axes(self, merged: dict[str, _Given], strategy: Entry, stream: Entry) -> dict[str, _Given]:
@@ -154,6 +157,9 @@ class _Expansion:
                 continue
             if key in SPEC_KEYS:
                 found[key] = self._checked_spec(key, given)
+                continue
+            if key.startswith(upstream.PREFIX):
+                found[key] = self._checked_upstream(key, given)
                 continue
             try:
                 owned = self._owner(key, given.layer, strategy, stream)
@@ -210,6 +216,14 @@ class _Expansion:
                 self._checked.add(check)
         return _Given(given.layer, given.rank, values)
 
+    def _checked_upstream(self, key: str, given: _Given) -> _Given:
+        """A setting of the upstream; where it stands in defaults or a block, it counts for runs that have one."""
+        for value in given.values:
+            settings = {key.removeprefix(upstream.PREFIX): value}
+            upstream.check_settings(upstream.SHARED, settings, f"{given.layer.place}: upstream")
+        self.known.add(key)
+        return given
+
     def _check_backbone(self, name: str, place: str) -> None:
         from clbench.models import describe
 
@@ -219,14 +233,16 @@ class _Expansion:
             raise UserError(f"{place}: {error}") from None
 
     def _spec(self, entry: SuiteEntry, names: dict[str, str], chosen: dict[str, Any]) -> RunSpec:
-        values: dict[str, Any] = {**names, "strategy_settings": {}, "stream_settings": {}}
+        values: dict[str, Any] = {**names, "strategy_settings": {}, "stream_settings": {}, "upstream_settings": {}}
         for key, value in chosen.items():
             owner, dot, setting = key.partition(".")
             if dot:
                 values[f"{owner}_settings"][setting] = value
             else:
                 values[key] = value
-        return make_spec(values, entry.place)
+        spec = make_spec(values, entry.place)
+        upstream.check_settings(spec.upstream, spec.upstream_settings, f"{entry.place}: upstream")
+        return spec
 
     def _count(self, entry: SuiteEntry, axes: dict[str, _Given]) -> None:
         here = prod(len(given.values) for given in axes.values())
@@ -265,6 +281,11 @@ class _Expansion:
                         raise UserError(
                             f"{layer.place}: no strategy or stream of the suite has a setting {key!r}{hint}"
                         )
+
+
+def _for_others(key: str, axes: dict[str, _Given]) -> bool:
+    """Whether it is a setting of an upstream that was given for those who have one."""
+    return key.startswith(upstream.PREFIX) and axes[key].layer.shared
 
 
 def _budget(value: Any, place: str) -> Any:

@@ -206,7 +206,7 @@ def _layer(values: dict[str, Any], place: str, shared: bool, folder: Path) -> La
             continue
         if name in AXES.values():
             put(name, _options(name, value, place, folder))
-        elif name in ("strategy_settings", "stream_settings"):
+        elif name in ("strategy_settings", "stream_settings", "upstream_settings"):
             for inner, given in _mapping(value, f"{place}: {key}", "key: value").items():
                 put(f"{name.removesuffix('_settings')}.{inner}", [given])
         else:
