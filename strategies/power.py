@@ -34,8 +34,8 @@ class Power(Scheduled):
         floor: float = setting(
             0.01, "rate at the end of a branch, as a multiple of lr", source="clbench, for the paper's 0", gt=0, le=1
         )
-        warmup: int = setting(
-            50, "length of the warm-up in steps", source="TiC-LM: 50; arXiv 2408.13359: 1e9 tokens", ge=0
+        warmup: int | float = setting(
+            0.01, "length of the warm-up: steps, or a share of task 0's", source="clbench; the paper: 1e9 tokens", ge=0
         )
         anneal: float = setting(
             0.1, "share of a task's steps spent on a branch that anneals", source="arXiv 2408.13359: 10 %", ge=0, lt=1
@@ -43,6 +43,6 @@ class Power(Scheduled):
 
         def written(self) -> str:
             law = f"a={self.a!r},b={self.b!r}" + ("" if self.knee is None else f",knee={self.knee}")
-            return f"{self.schedule}:{law},warmup={self.warmup},floor={self.floor!r}"
+            return f"{self.schedule}:{law},warmup={self.warmup!r},floor={self.floor!r}"
 
     paper = "Shen et al. 2024 (arXiv 2408.13359)"

@@ -134,7 +134,7 @@ def wsd(
 
 
 def power(
-    a: float = 4.0, b: float = -0.51, knee: int | None = None, warmup: Length = 50, floor: float = 0.01
+    a: float = 4.0, b: float = -0.51, knee: int | None = None, warmup: Length = WARMUP, floor: float = 0.01
 ) -> Schedule:
     """min(peak, batch a n^b) at n tokens of the whole run: an absolute rate, whose maximum is the peak rate.
 
@@ -143,8 +143,8 @@ def power(
     if b > 0:
         raise UserError(f"schedule power: b={b:g} makes the rate rise; it must be 0 or below")
     law = {"b": b, "knee": knee, "a": a} if knee is not None else {"a": a, "b": b}
-    rising = Piece("warmup", warmup)
-    return Schedule("power", (rising, Piece("power", None, law)), clock="run", anneal=_annealing(floor, "expo"))
+    falling = Piece("power", None, law)
+    return Schedule("power", (Piece("warmup", warmup), falling), (falling,), anneal=_annealing(floor, "expo"))
 
 
 def rsqrt(peak: float = 1.0, floor: float | None = None, warmup: Length = 50) -> Schedule:

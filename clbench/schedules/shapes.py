@@ -137,8 +137,8 @@ SHAPES: dict[str, Callable[..., float]] = {
     "drops": _drops,
     "restarts": lambda at, floor, cycles=8: pieces.restarts(at.x, floor, cycles),
 }
-"""The value of each kind of piece at a spot. A warm-up without `to` rises to where the next piece begins; the W of
-`rsqrt` is the length of all before it."""
+"""The value of each kind of piece at a spot. A warm-up without `to` rises to where the next piece begins; `power`
+counts the tokens of the run, whatever the phase; the W of `rsqrt` is the length of all before it."""
 ANNEALS = ("one_minus_sqrt", "linear", "cosine", "inv_sqrt", "expo", "half_life")
 ENDLESS = ("hold", "power", "rsqrt")
 

@@ -114,7 +114,7 @@ PRESETS = (
             Parameter("a", "number", "factor of the law", f"{POWER}, with muP"),
             Parameter("b", "signed", "exponent of the law", POWER),
             Parameter("knee", "count", "tokens at which the rate begins to fall, instead of a", "clbench"),
-            Parameter("warmup", "length", "length of the warm-up; shares are of the run", "TiC-LM: 50 steps"),
+            Parameter("warmup", "length", "length of the warm-up", "clbench; the paper: 1e9 tokens"),
             Parameter("floor", "number", "where a branch anneals to", "clbench; the paper's 0 cannot be reached"),
         ),
         POWER,

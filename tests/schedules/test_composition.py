@@ -100,8 +100,8 @@ def test_an_anneal_inside_the_warm_up() -> None:
         with pytest.raises(UserError, match="inside the warm-up"):
             refused.lr(0, 0, 100)
     with pytest.raises(UserError, match="begins at step 20"):
-        find("power:warmup=30").check(0, 40, Context(anneal_start=20, anneal_length=20))
-    find("power:warmup=30").check(1, 40, Context(run_step=15, anneal_start=20, anneal_length=20))
+        find("rsqrt:warmup=30").check(0, 40, Context(anneal_start=20, anneal_length=20))
+    find("rsqrt:warmup=30").check(1, 40, Context(run_step=15, anneal_start=20, anneal_length=20))
 
 
 def test_an_anneal_never_rises() -> None:

@@ -124,7 +124,7 @@ def test_training_from_new_weights_begins_the_run_for_its_schedule(drive: Drive,
         ("finetune", {"schedule": "infinite:cooldown_share=15"}, "its pieces take 16 steps, phase 0 has 10"),
         ("finetune", {"schedule": "infinite:anneal=0.5,cooldown_share=0.6"}, "sum to more than 1"),
         ("infinite", {"warmup": 9, "cooldown_share": 1}, "begins at step 8, inside the warm-up of 9"),
-        ("power", {}, "inside the warm-up of 50"),
+        ("power", {"warmup": 10}, "begins at step 9, inside the warm-up of 10"),
     ],
 )
 def test_what_cannot_fit_is_refused_before_any_update(
