@@ -18,8 +18,9 @@ from clbench.compact import compacted
 from clbench.engine.parallel import Ranks
 from clbench.engine.processes import processes_for, within_torchrun
 from clbench.engine.reporter import Reporter
+from clbench.engine.saver import RESTART
 from clbench.engine.saving import final_state_hash
-from clbench.engine.session import RESTART, Diverged, Session
+from clbench.engine.session import Diverged, Session
 from clbench.engine.upstream_store import LOCAL
 from clbench.engine.world import ALONE
 from clbench.errors import ClbenchError, Interrupted, RunFailed, UserError
@@ -152,7 +153,7 @@ def _finish(session: Session, record: Record, status: str, error: str | None) ->
         record["metrics"] = _metrics(session, compute)
     write_record(session.folder, record)
     if status == "completed":
-        session.checkpoints.remove()
+        session.saver.checkpoints.remove()
         shutil.rmtree(session.folder / LOCAL, ignore_errors=True)
         session.table.path.unlink(missing_ok=True)
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from torch import Tensor, nn
 
 from clbench.engine import adoption
-from clbench.engine.checkpoint import Checkpoints
 from clbench.engine.cost import FlopCount, Meters
 from clbench.engine.cursor import START, Cursor, Line, Stage
 from clbench.engine.diagnostics import entry
@@ -25,10 +24,11 @@ from clbench.engine.log import TableLog
 from clbench.engine.parallel import Ranks
 from clbench.engine.planning import evaluation_plan
 from clbench.engine.reporter import Reporter
-from clbench.engine.saving import Aside, final_state_hash, restore_state, saved_state
+from clbench.engine.saver import Saver
+from clbench.engine.saving import Aside, final_state_hash
 from clbench.engine.services import Services
 from clbench.engine.stepping import ActivePhase
-from clbench.errors import Interrupted, RunFailed
+from clbench.errors import RunFailed
 from clbench.models.modes import has_batch_statistics
 from clbench.objectives import Objective
 from clbench.phase import Inputs, Phase
@@ -42,10 +42,6 @@ if TYPE_CHECKING:
     from clbench.engine.assembly import ModelBuilder
 
 LAST_STEP = 1 << 60
-TASK_BORDERS = (Stage.INITIAL, Stage.BEGIN_TASK, Stage.EVALUATE, Stage.DONE)
-RESTART = "start again from the beginning"
-CHECKPOINT_SHARE = 0.02
-FIRST_CHECKPOINT_COST = 0.1
 
 
 class Diverged(RunFailed):
@@ -85,7 +81,7 @@ class Session:
         self.reporter = reporter
         self.builder = builder
         self.ranks = ranks
-        self.checkpoints = Checkpoints(folder / "checkpoint")
+        self.saver = Saver(self, checkpoint_every)
         self.meters = Meters()
         services.counted = lambda: self.meters.counted("flops_train")
         services.remembered = lambda n: self.meters.add("samples_remembered", n)
@@ -106,9 +102,6 @@ class Session:
         self.diagnostics: list[dict[str, Any]] = []
         self.trained: set[str] = set()
         self.adopted: dict[str, Any] = {}
-        self.checkpoint_every = checkpoint_every
-        self._checkpoint_cost = FIRST_CHECKPOINT_COST
-        self._last_checkpoint = time.perf_counter()
         self.continued = False
         self.evaluator = Evaluator(self, evaluation_plan(self))
 
@@ -158,13 +151,10 @@ class Session:
             self.random.enter("initial-classes")
             self.objective.grow_to(self.model, self.stream.initial_classes)
         self._warn_of_shares()
-        saved = self.checkpoints.load(self.warn)
-        if saved is not None:
-            restore_state(self, *saved)
-        else:
+        if not self.saver.restore():
             self.table.rewind(0, 0)
         self._same_everywhere("at the start")
-        self._last_checkpoint = time.perf_counter()
+        self.saver.start_clock()
         self.meters.start_loop()
         self.reporter.started(self)
         if self.continued and self.strategy.needs.resume != "step":
@@ -185,7 +175,7 @@ class Session:
         if cursor < self.resumed_at:
             return False
         self.cursor = cursor
-        self._save_if_due()
+        self.saver.save_if_due()
         name = f"{cursor.stage.name.lower()}-begin" if cursor.step < 0 else cursor.stage.name.lower()
         fault_point(name)
         self.random.enter(cursor.task, name, cursor.phase, cursor.step)
@@ -367,7 +357,7 @@ class Session:
             repeats = 0 <= self.table.last_step < self.step
             self._append(self.evaluator.boundary(self.step, tasks_seen, repeats, self.line))
             return
-        self._stop()
+        self.saver.stop()
 
     def evaluate_trace(self, task: Task) -> None:
         """The fixed subset, inside a task."""
@@ -387,43 +377,7 @@ class Session:
         self.table.append(rows)
         self.reporter.evaluated(rows)
 
-    # -- saving --------------------------------------------------------------------------------------------------
-
-    def save(self) -> None:
-        """Write a checkpoint of this position."""
-        if not self.ranks.first:
-            return
-        started = time.perf_counter()
-        self.table.sync()
-        self.checkpoints.save(*saved_state(self))
-        self._last_checkpoint = time.perf_counter()
-        self._checkpoint_cost = self._last_checkpoint - started
-        self.meters.add("seconds_checkpoints", self._checkpoint_cost)
-
-    def _save_if_due(self) -> None:
-        if self.ranks.interrupted(self.interrupted):
-            self._stop()
-        if self.cursor == self.resumed_at or not self._may_save():
-            return
-        if self.checkpoint_every is not None:
-            at_step = self.cursor.stage == Stage.PHASE and self.cursor.step >= 0
-            due = not at_step or self.cursor.step % self.checkpoint_every == 0
-        else:
-            since = time.perf_counter() - self._last_checkpoint
-            due = since >= self._checkpoint_cost / CHECKPOINT_SHARE or self.strategy.needs.resume == "task"
-        if due:
-            self.save()
-
-    def _may_save(self) -> bool:
-        """Whether the strategy can be taken up again from a checkpoint of this position."""
-        resume = self.strategy.needs.resume
-        return resume == "step" or (resume == "task" and self.cursor.stage in TASK_BORDERS)
-
-    def _stop(self) -> NoReturn:
-        if (self.cursor != self.resumed_at or self.resumed_at == START) and self._may_save():
-            self.save()
-        way = {"step": "continue", "task": "continue from the last task's end", "none": RESTART}
-        raise Interrupted(f"interrupted; {way[self.strategy.needs.resume]} with: clbench resume {self.folder}")
+    # -- the end -------------------------------------------------------------------------------------------------
 
     def cost(self) -> dict[str, Any]:
         """The cost part of the record."""

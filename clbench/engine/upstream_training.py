@@ -63,7 +63,7 @@ def _session(outer: Session, stream: Stream, folder: Path) -> Session:
     changes |= {"devices": 1, "sync_bn": False, "budget": {}}
     config = Strategy.Config(**outer.spec.upstream_settings)
     spec = outer.spec.model_copy(update=changes)
-    inner = assemble(spec, folder, stream, Strategy, config, Relay(outer), outer.checkpoint_every)
+    inner = assemble(spec, folder, stream, Strategy, config, Relay(outer), outer.saver.every)
     inner.interrupted = outer.interrupted
     return inner
 
