@@ -53,6 +53,18 @@ def test_show_a_stream(cli: Cli) -> None:
     assert "CIFAR-100" in text and "tasks = 10" in text and "needs" not in text
 
 
+def test_show_a_schedule(cli: Cli) -> None:
+    shown = cli("show", "schedule", "infinite", "--json").json()
+    parameters = {parameter["name"]: parameter for parameter in shown["parameters"]}
+    assert parameters["constant"]["default"] == 0.55 and "1.65e-4 of 3e-4" in parameters["constant"]["source"]
+    assert [piece["piece"] for piece in shown["composed"]["later"]] == ["hold"]
+    text = cli("show", "schedule", "wsd:shape=linear,rewarm=no").out
+    assert "Hägele" in text and "later phases: hold(value=1.0); linear(frm=1.0, to=0.1) over 0.1" in text
+    assert max(map(len, text.splitlines())) <= 120
+    wrong = cli("show", "schedule", "infinit")
+    assert wrong.code == 2 and "did you mean infinite" in wrong.err
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("kind", ["strategy", "stream"])
 def test_every_page_fits_the_terminal(

@@ -15,8 +15,8 @@ from clbench.schedules import Context, Piece, Schedule, find
 WRITTEN = [
     "constant", "linear", "cosine", "warmup-cosine", "rewarm-cosine:later_peak=0.3", "constant-min", "constant-max",
     "one-cosine", "infinite", "infinite:cooldown=inv_sqrt,warmup=3,anneal=0.2", "infinite:cooldown=linear", "wsd",
-    "wsd:shape=half_life,rewarm=no", "power:knee=700,warmup=5", "power:warmup=9", "rsqrt:warmup=4", "ar-cosine", "annealing:5",
-    "multistep:0.3,0.7", "warm-restarts",
+    "wsd:shape=half_life,rewarm=no", "power:knee=700,warmup=5", "power:warmup=9", "rsqrt:warmup=4",
+    "ar-cosine", "annealing:5", "multistep:0.3,0.7", "warm-restarts",
 ]  # fmt: skip
 CONTEXT = Context(run_steps=900, tokens_per_step=64, batch_size=8, peak=0.01)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,3 +77,17 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text('{"first": 3}')
     with pytest.raises(UserError, match=r"broken\.json: schedule: `first` must be a list"):
         find(str(tmp_path / "broken.json"))
+
+
+def test_the_page_is_true() -> None:
+    """docs/schedules.md names every preset; its file is a schedule, its numbers are right."""
+    page = (Path(__file__).parents[2] / "docs" / "schedules.md").read_text(encoding="utf-8")
+    table = page.partition("## Presets")[2].partition("## Branches")[0]
+    assert [name for name in SCHEDULES if f"`{name}`" not in table and f"`{name}[" not in table] == []
+    mine = find(page.partition("```json\n")[2].partition("```")[0])
+    assert [mine.lr(s, 0, 100) for s in (4, 5, 20, 99)] == pytest.approx([1, 1, 0.1, 0.1])
+    assert mine.branch(0.2).lr(100, 1, 100) == pytest.approx(0.01)
+    example: dict[str, Any] = {}
+    code = page.partition("```python\n")[2].partition("```")[0]
+    exec(code.replace("rates.branch", "branch = rates.branch"), example)
+    assert f"{example['branch']:.3g}" == "7.04e-05"
