@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -19,6 +19,7 @@ class Published(Config):
     """One number that somebody published for (nearly) the experiment a recipe describes.
 
     metric: the record's key it compares with. value, std: as in the record, a share and no percentage, for accuracies.
+    unit: `share` (shown in percent) or `nats`, for losses of text.
     source: who says so, and where. secondary: taken from others than the authors, or read off a plot.
     comparable: false where another experiment than the recipe's is meant; note: what differs.
     """
@@ -26,6 +27,7 @@ class Published(Config):
     metric: str
     value: float
     std: float | None = None
+    unit: Literal["share", "nats"] = "share"
     source: str = Field(min_length=1)
     secondary: bool = False
     comparable: bool = True
@@ -42,7 +44,9 @@ class Published(Config):
 
     @property
     def text(self) -> str:
-        """`91.53 ± 0.28 %`."""
+        """`91.53 ± 0.28 %`, `2.47 nats`."""
+        if self.unit == "nats":
+            return f"{self.value:.2f}{f' ± {self.std:.2f}' if self.std is not None else ''} nats"
         spread = f" ± {100 * self.std:.2f}" if self.std is not None else ""
         return f"{100 * self.value:.2f}{spread} %"
 

@@ -32,6 +32,7 @@ class TextShift(Recipe):
     Config = TextConfig
 
     training: ClassVar[Training] = TRAINING
+    model: ClassVar[str] = ""
     model_options: ClassVar[str] = ""
 
     def build(self) -> Stream:
@@ -110,7 +111,7 @@ class TextShift(Recipe):
             scenario="domain",
             vocabulary=tokenizer.vocabulary,
             training=self.training,
-            default_model=f"byte-gpt?ctx={self.config.context}{self.model_options}",
+            default_model=self.model or f"byte-gpt?ctx={self.config.context}{self.model_options}",
             notes=packed.notes,
         )
 

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from clbench.config import setting
 from clbench.quantities import UNITS, amount
@@ -38,6 +44,8 @@ def _numbers(value: Any) -> Any:
         return [_number(item) for item in split_list(value)]
     return [_number(item) for item in value] if isinstance(value, list) else _number(value)
 
+
+LATER = {"drift": 0.25, "upstream_tokens": None, "no_shift": False}
 
 Names = Annotated[list[str], BeforeValidator(_items)]
 Tokens = Annotated[int, BeforeValidator(_number)]
@@ -87,6 +95,12 @@ class TextConfig(Recipe.Config):
     validation: float = setting(
         0.0, "share of the training documents kept for choosing hyper-parameters", source="clbench", ge=0, le=0.5
     )
+
+    @model_serializer(mode="wrap")
+    def _without_idle_settings(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A stream that uses none of the later settings has the specification of those made before they were."""
+        idle = {name for name, value in LATER.items() if type(self).model_fields[name].default == value}
+        return {key: value for key, value in serialize(self).items() if key not in idle or value != LATER[key]}
 
     @field_validator("domains", "probes")
     @classmethod

@@ -11,7 +11,7 @@ from clbench.errors import UserError, did_you_mean
 
 Kind = Literal["images", "text"]
 
-TEXT_FILES = (".txt", ".jsonl", ".parquet")
+TEXT_FILES = (".txt", ".jsonl", ".ndjson", ".parquet")
 
 
 def data_root(explicit: str | Path | None = None) -> Path:

@@ -15,6 +15,7 @@ from clbench.data.source import SPLIT_NAMES, ordered_splits, rank_split
 from clbench.errors import UserError
 
 VAL_SHARE = 0.1  # of the documents, where a set has no splits of its own
+TABLES = (".parquet", ".jsonl", ".ndjson")  # files of many documents
 PART_CHARACTERS = 4_000  # a single text file is cut into documents of about this length
 EVALUATION_SPLITS = ("val", "validation", "valid", "test")  # stand in for one another
 
@@ -69,19 +70,23 @@ def _readers(path: Path) -> dict[str, Reader]:
     if not path.is_dir():
         raise UserError(f"{path} is neither a file nor a folder; name a text set, a folder or a text file")
     parquet = parquet_files(path)
-    if parquet:
+    if set(parquet) & set(SPLIT_NAMES):
         return {split: _reader(files, split) for split, files in parquet.items()}
-    for suffix in (".jsonl", ".txt"):
+    for suffix in (".jsonl", ".ndjson", ".txt"):
         whole = [path / f"{split}{suffix}" for split in SPLIT_NAMES if (path / f"{split}{suffix}").is_file()]
         if whole:
             return {file.stem: _reader([file], file.stem) for file in whole}
     folders = [path / split for split in SPLIT_NAMES if (path / split).is_dir()]
     if folders:
         return {folder.name: _folder_reader(folder) for folder in folders}
+    loose = sorted(file for suffix in TABLES for file in path.rglob(f"*{suffix}") if file.name[0] != ".")
+    if loose:
+        return _split_by_hash(lambda: [d for file in loose for d in _file(file, file.stem)])
     if any(path.rglob("*.txt")):
         return _split_by_hash(_folder_reader(path))
     raise UserError(
-        f"{path} is no text set: it needs train.parquet, train.jsonl, train.txt, train/*.txt or *.txt files"
+        f"{path} is no text set: it needs train.parquet, train.jsonl, train.txt, train/*.txt, "
+        "or other files *.parquet, *.jsonl or *.txt"
     )
 
 

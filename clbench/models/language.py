@@ -101,6 +101,7 @@ def build_hf(spec: ModelSpec, block: int, vocab_size: int | None) -> tuple[Causa
     attention = _attention(spec, "sdpa")
     folder, checkpoint = _folder(spec)
     prepare()
+    _check_tokenizer(spec, folder, vocab_size)
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -145,6 +146,27 @@ def _folder(spec: ModelSpec) -> tuple[Path, str]:
     if not any(local.glob("*.safetensors")):
         raise UserError(f"model {spec.text!r}: {local} holds no .safetensors file; nothing else is read")
     return local, f"folder:{local.resolve().name}"
+
+
+def _check_tokenizer(spec: ModelSpec, folder: Path, vocab_size: int | None) -> None:
+    """UserError where the model comes with a tokeniser of another size than the stream's: its ids mean other things."""
+    if vocab_size is None or not (folder / "tokenizer.json").is_file():
+        return
+    from tokenizers import Tokenizer
+
+    try:
+        own = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"model {spec.text!r}: its tokenizer.json cannot be read: {error}") from None
+    if own != vocab_size:
+        from transformers import AutoTokenizer
+
+        own = len(AutoTokenizer.from_pretrained(folder, local_files_only=True))  # with tokens that its config adds
+    if own != vocab_size:
+        raise UserError(
+            f"model {spec.text!r} comes with a tokeniser of {own} ids, the stream's has {vocab_size}; "
+            f"set tokenizer=hf:{spec.name}"
+        )
 
 
 def _attention(spec: ModelSpec, default: str) -> str:

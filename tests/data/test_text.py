@@ -90,6 +90,20 @@ def test_whole_files_as_splits(tmp_path: Path) -> None:
     assert [d.text for d in load_documents(tmp_path, "val")] == ["b"]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "ndjson", "parquet"])
+def test_a_folder_of_files_without_split_names(tmp_path: Path, suffix: str) -> None:
+    texts = [f"text {i}" for i in range(40)]
+    (tmp_path / "deep").mkdir()
+    for name, part in (("a", texts[:25]), ("deep/b", texts[25:])):
+        file = tmp_path / f"{name}.{suffix}"
+        if suffix == "parquet":
+            pq.write_table(pa.table({"text": part}), file)
+        else:
+            file.write_text("".join(json.dumps({"text": text}) + "\n" for text in part))
+    train, val = (load_documents(tmp_path, split) for split in ("train", "val"))
+    assert len(val) == 4 and sorted(d.text for d in train + val) == sorted(texts)
+
+
 def test_empty_and_misencoded_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("fine")
     (tmp_path / "b.txt").write_text(" \n")

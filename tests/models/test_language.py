@@ -89,6 +89,22 @@ def test_local_folder(text_model: Build, tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(tokens()), trained(tokens()))
 
 
+def test_a_folder_whose_tokeniser_is_another_than_the_streams(text_model: Build, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    def with_ids(n: int) -> None:
+        inner = Tokenizer(models.WordLevel({f"w{i}": i for i in range(n)}, unk_token="w0"))
+        PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="w1").save_pretrained(tmp_path)
+
+    text_model().backbone.save_pretrained(tmp_path)
+    with_ids(257)
+    text_model(f"hf:{tmp_path}")
+    with_ids(200)
+    with pytest.raises(UserError, match=rf"tokeniser of 200 ids, the stream's has 257; set tokenizer=hf:{tmp_path}"):
+        text_model(f"hf:{tmp_path}")
+
+
 def test_local_folder_with_dropout_and_half_precision(text_model: Build, tmp_path: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 

@@ -82,6 +82,16 @@ def test_budgets_by_phase() -> None:
     assert "tokens" in error_of(tokens="many")
 
 
+def test_what_is_not_used_is_no_part_of_the_specification() -> None:
+    def written(name: str, **settings: Any) -> set[str]:
+        return set(load_recipe(name).Config(**settings).model_dump(mode="json"))
+
+    later = {"drift", "upstream_tokens", "no_shift"}
+    assert not written("text-shift") & later
+    assert written("text-shift", upstream_tokens="1k") & later == {"upstream_tokens"}
+    assert written("tiny-weak", upstream_tokens=None) & later == {"upstream_tokens"}
+
+
 def test_the_upstream_stays_first_whatever_the_order() -> None:
     streams = [build(order_seed=seed, upstream_tokens=6400, tokens="1600,3200") for seed in range(6)]
     assert {tuple(names(stream)) for stream in streams} == {("prose", "code", "cipher"), ("prose", "cipher", "code")}
