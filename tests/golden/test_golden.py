@@ -66,6 +66,12 @@ SCHEDULED: dict[str, dict[str, Any]] = {
     "power": {"warmup": 5, "knee": 1000},
 }
 ON_TEXT = ("finetune", "joint", "cumulative", "replay", "ewc")
+WITH_VALIDATION: dict[str, dict[str, Any]] = {
+    "stability-gap": {},
+    "skill-it": {"observe_every": 6, "eta": 1.0},
+    "syne": {"observe_every": 6, "alpha": 2.0, "share": 0.1},
+    "replay": {"memory": "domains", "share": 0.3, "order": "in_order", "budget": "compute_equivalent"},
+}
 CASES: dict[str, dict[str, Any]] = {
     "nmc on digits": {"strategy": "nmc", **DIGITS, "backbone": "pixels"},
     "gdumb on digits": {"strategy": "gdumb", **DIGITS, "strategy_settings": {"epochs": 6}},
@@ -97,6 +103,15 @@ CASES: dict[str, dict[str, Any]] = {
         for name, settings in ON_PERMUTED.items()
     },
     **{f"{name} on text": {"strategy": name, **TEXT} for name in ON_TEXT},
+    **{
+        f"{name} on text with validation": {
+            "strategy": name,
+            **TEXT,
+            "stream_settings": {**TEXT["stream_settings"], "validation": 0.1},
+            "strategy_settings": {"steps": 30, **settings},
+        }
+        for name, settings in WITH_VALIDATION.items()
+    },
     **{
         f"{name} on text": {"strategy": name, **TEXT, "strategy_settings": {"steps": 30, "lr": 0.03, **settings}}
         for name, settings in SCHEDULED.items()

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from clbench.config import parse_config
 from clbench.engine.session import Session
 from clbench.errors import UserError
+from clbench.samples import Batch
 from clbench.strategies.gdumb import cutmix
+from clbench.strategies.replay import Replay
 
 Drive = Callable[..., Session]
 Final = Callable[[Session], float]
@@ -58,15 +61,57 @@ def test_each_sample_is_offered_once_per_pass_and_replayed_ones_never(drive: Dri
         ({"batch_size": 20}, (20, 20)),
         ({"batch_size": 20, "replay_batch_size": 5}, (20, 5)),
         ({"batch_size": 20, "mixing": "share"}, (10, 10)),
-        ({"batch_size": 20, "mixing": "share", "share": 0.99}, (1, 19)),
+        ({"batch_size": 20, "mixing": "share", "share": 0.95}, (1, 19)),
         ({"batch_size": 20, "mixing": "share", "share": 0.0}, (20, 0)),
     ],
     ids=str,
 )
-def test_batch_sizes(drive: Drive, settings: dict[str, Any], sizes: tuple[int, int]) -> None:
+def test_batch_sizes(
+    drive: Drive, settings: dict[str, Any], sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, int]] = []
+    replayed = Replay.replayed
+
+    def watched(self: Replay, batch: Batch) -> int:
+        drawn.append((len(batch), replayed(self, batch)))
+        return drawn[-1][1]
+
+    monkeypatch.setattr(Replay, "replayed", watched)
     session = drive("replay", {**settings, "epochs": 1}, job=JOB)
-    assert session.strategy.batch_sizes() == sizes
-    assert session.step == 5 * -(-120 // sizes[0])
+    assert set(drawn) == {sizes}
+    assert session.step == len(drawn) == 5 * -(-120 // sizes[0])
+
+
+@pytest.mark.oracle("replay", "one percent of batches of eight is one percent, where rounding makes it nothing")
+def test_a_small_share_is_exact(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    replayed = Replay.replayed
+    monkeypatch.setattr(Replay, "replayed", lambda self, b: drawn.append(replayed(self, b)) or drawn[-1])
+    drive("replay", {"mixing": "share", "share": 0.01, "batch_size": 8, "epochs": 3}, job=JOB)
+    per_task = len(drawn) // 5
+    for start in range(0, len(drawn), per_task):
+        assert sum(drawn[start : start + per_task]) == int(0.01 * 8 * (per_task - 1) + 0.01 * 4)
+
+
+@pytest.mark.oracle("replay", "with all data of earlier tasks: far above finetuning, at no more samples")
+@pytest.mark.parametrize("settings", [{"order": "in_order"}, {"over": "samples"}, {"rule": "tic"}], ids=str)
+def test_all_earlier_data_in_the_place_of_a_memory(drive: Drive, final: Final, settings: dict[str, Any]) -> None:
+    given = {"memory": "domains", "share": 0.5, "budget": "compute_equivalent", **settings}
+    session, plain = drive("replay", given, job=JOB), drive("finetune", job=JOB)
+    assert session.meters.totals["samples_train"] == plain.meters.totals["samples_train"]
+    assert session.step == plain.step
+    assert final(session) > final(plain) + 0.3
+    assert session.services.needs.task_boundaries and not Replay.needs.task_boundaries
+
+
+def test_replay_without_later_settings_has_the_specification_it_had() -> None:
+    assert not {"memory", "order", "budget", "over", "rule"} & Replay.Config().model_dump().keys()
+    assert Replay.Config(order="in_order").model_dump()["memory"] == "bounded"
+
+
+def test_no_share_outside_zero_and_one() -> None:
+    with pytest.raises(UserError, match=r"share=1\.5"):
+        parse_config(Replay.Config, {"mixing": "share", "share": 1.5}, "strategy replay")
 
 
 @pytest.mark.oracle("der", "stored outputs are those of the step that stored them")
