@@ -14,14 +14,17 @@ import yaml
 from clbench import catalogue
 from clbench.catalogue import Entry, Kind, Setting
 from clbench.errors import UserError
+from clbench.phase import TrainingConfig
 from clbench.record import Record
 from clbench.settings import parse_value
 from clbench.spec import RunSpec
 from clbench.upstream import PREFIX
 
 KINDS: tuple[Kind, Kind] = ("strategy", "stream")
-APART = ("strategy", "stream", "strategy_settings", "stream_settings", "budget", "data_root", "channels_last", "seed")
-APART += ("upstream_settings",)
+APART = (
+    *("strategy", "stream", "strategy_settings", "stream_settings", "upstream_settings"),
+    *("budget", "data_root", "channels_last", "seed"),
+)
 ALWAYS = ("backbone", "device", "threads")  # their default depends on the stream or the machine
 
 
@@ -55,7 +58,8 @@ def _arguments(spec: Mapping[str, Any], seeds: int | Sequence[int], full: bool) 
             if full or setting is None or not _is_default(value, setting):
                 words += ["--set", f"{_prefix(kind, key, found)}{key}={value_text(value, setting)}"]
     for key, value in (spec.get("upstream_settings") or {}).items():
-        words += ["--set", f"{PREFIX}{key}={value_text(value, None)}"]
+        if full or key not in TrainingConfig.model_fields or value != TrainingConfig.model_fields[key].default:
+            words += ["--set", f"{PREFIX}{key}={value_text(value, None)}"]
     words += _options(spec)
     if not isinstance(seeds, int) and len(seeds) == 1:
         seeds = seeds[0]

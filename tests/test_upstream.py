@@ -103,7 +103,11 @@ def test_the_command_that_repeats_a_run_names_it() -> None:
     options = {"upstream": words[words.index("--upstream") + 1]}
     given = [text for word, text in pairwise(words) if word == "--set" and "upstream." in text]
     again = specified(*given, **options)
-    assert again.upstream_settings == spec.upstream_settings
+    assert (
+        filled(**again.model_dump(include={"upstream", "upstream_settings"})).hash()
+        == filled().model_copy(update={"upstream": "shared", "upstream_settings": spec.upstream_settings}).hash()
+    )
+    assert "upstream.lr=0.125" in given and "upstream.steps=null" not in given
 
 
 def test_suites(tmp_path: Path) -> None:

@@ -73,11 +73,12 @@ def test_it_is_trained_once_and_found_again(runs: Any, outcome: Outcome) -> None
     """By another strategy, on another stream that begins with the same task; not with another seed or rate."""
     first = runs.finish("first", runs.spec("finetune", strategy_settings=SHORT, **SHARED), every=None)
     facts = (entry(runs) / "upstream.json").stat().st_mtime_ns
-    for name, strategy, fields in [
+    others: list[tuple[str, str, dict[str, Any]]] = [
         ("replay", "replay", {}),
         ("tuned", "finetune", {"tune": "head", "eval_grid": "none"}),
         ("other-stream", "ewc", {"stream_settings": {"sizes": [3, 4, 3]}}),
-    ]:
+    ]
+    for name, strategy, fields in others:
         folder = runs.finish(name, runs.spec(strategy, strategy_settings=SHORT, **SHARED, **fields), every=None)
         records = [json.loads((f / "record.json").read_text()) for f in (first, folder)]
         assert records[0]["upstream"] == records[1]["upstream"]
