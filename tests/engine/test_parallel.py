@@ -143,6 +143,23 @@ def test_two_processes_give_the_numbers_of_one(name: str, tmp_path: Path) -> Non
     assert several[0]["flops"] == one["flops"]
 
 
+@pytest.mark.parametrize(
+    ("strategy", "settings"),
+    [
+        ("replay", {"mixing": "share", "share": 0.3, "memory_size": 40}),
+        pytest.param("replay", {"memory": "domains", "share": 0.3}, marks=pytest.mark.slow),
+        pytest.param("skill-it", {"observe_every": 3}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_batches_of_several_sources(strategy: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    digits = {**DIGITS, "stream_settings": {"sizes": [3, 5, 2], "validation": 0.1}}
+    settings = {"steps": 6, "batch_size": 12, **settings}
+    one, several = both({**digits, "strategy": strategy, "strategy_settings": settings}, tmp_path)
+    equal(one, several)
+    assert several[0]["flops"] == one["flops"]
+
+
 def test_two_processes_give_the_numbers_of_one_for_gdumb(tmp_path: Path) -> None:
     settings = {"epochs": 4, "memory_size": 40}
     equal(*both({**DIGITS, "strategy": "gdumb", "strategy_settings": settings}, tmp_path))
