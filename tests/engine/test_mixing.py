@@ -144,11 +144,21 @@ def test_an_online_stream_is_read_once(driven: Callable[..., Session]) -> None:
         driven(stream={"online": True}, epochs=2)
 
 
-@pytest.mark.parametrize("fault", ["phase:2", "phase:6", "phase:11", "end_task:2", "evaluate:3"])
-def test_resuming_repeats_every_bit(runs: Any, outcome: Any, fault: str) -> None:
-    """The policy's state, what quotas owe and the places in the sources are in the checkpoint."""
+@pytest.mark.parametrize(
+    ("fault", "anneal"),
+    [
+        ("phase:2", 0.0),
+        ("phase:6", 0.0),
+        ("phase:11", 0.0),
+        ("end_task:2", 0.0),
+        ("evaluate:3", 0.0),
+        ("phase:10", 0.4),
+    ],
+)
+def test_resuming_repeats_every_bit(runs: Any, outcome: Any, fault: str, anneal: float) -> None:
+    """The policy's state, what quotas owe and the places in the sources are in the checkpoint; inside a branch, too."""
     stream = {"train_per_class": 12, "test_per_class": 5, "sizes": [3, 3, 4], "validation": 0.2}
-    settings = {"steps": 5, "batch_size": 6}
+    settings = {"steps": 5, "batch_size": 6, "anneal": anneal}
     spec = runs.spec(f"{MIXED}:Guided", stream_settings=stream, strategy_settings=settings, backbone="mlp:8x1")
     whole = outcome(runs.finish("whole", spec, every=None))
     folder = runs.finish("killed", spec, fault)
