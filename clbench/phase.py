@@ -116,7 +116,7 @@ class Phase:
     on every entry. parameter_groups: from {name: parameter} to optimiser groups: `params`, overrides such as `lr`, and
     `min_lr`, the rate that the schedule's 0 stands for.
     schedule: of the learning rate (`clbench.schedules`). schedule_phase: which phase of the run it takes this one for;
-    None: the task's index. 0 where training starts from new weights: the run begins there for the schedule.
+    None: the task's index, 0 while nothing was trained. 0: training starts from new weights, where the run begins anew.
     optimizer None: gradient-free, `loss` is not called. optimizer_state: reset, keep, or keep-moments.
     anneal: the share of the phase's steps, its last ones, that are spent on a branch. At the trunk's end the state is
     set aside, the branch is trained to its end, both are evaluated, and resume_from says which one the next task goes

@@ -21,4 +21,4 @@ class Joint(Strategy):
         if not self.is_last_task():
             return []
         steps = self.config.steps and self.config.steps * (task.index + 1)
-        return [self.phase("joint", self.all_samples(), steps=steps, schedule_phase=0)]
+        return [self.phase("joint", self.all_samples(), steps=steps)]

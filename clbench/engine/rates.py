@@ -2,8 +2,8 @@
 
 A schedule sees one phase a task: the task's index says which. A task with several phases that have an optimiser goes
 through the same pieces in each of them, over its own steps; schedules over the whole run count all updates on the way,
-those of an upstream included, and those of a branch only while on it. A phase that starts from new weights says
-`schedule_phase=0`: there the run begins for its schedule.
+those of an upstream included, and those of a branch only while on it. The run begins for its schedule with the first
+phase that trains, whatever the task, and again where a phase says `schedule_phase=0`: it starts from new weights.
 """
 
 from __future__ import annotations
@@ -22,19 +22,23 @@ if TYPE_CHECKING:
 
 
 class Rates:
-    """Multiples of the peak rate for the updates of a phase of `steps` steps, the last `branch` of them on a branch.
+    """Multiples of the peak rate for the updates of a phase of `steps` steps, the last `branch` of them on a branch;
+    `done` of them were taken before.
 
     Raises UserError where the schedule cannot fit the phase or, as far as their lengths are known, a later one.
     """
 
-    def __init__(self, session: Session, task: Task, phase: Phase, steps: int, branch: int = 0) -> None:
+    def __init__(self, session: Session, task: Task, phase: Phase, steps: int, branch: int, done: int) -> None:
         assert phase.optimizer is not None
         self.schedule = find(phase.schedule)
         self.steps = steps
         self.branch = branch
         self._session = session
-        self._anew = phase.schedule_phase == 0
-        self._phase = task.index if phase.schedule_phase is None else phase.schedule_phase
+        first = not session.adopted and session.updates == done
+        self._phase = phase.schedule_phase
+        if self._phase is None:
+            self._phase = 0 if first else task.index
+        self._anew = phase.schedule_phase == 0 or (first and task.index > 0)
         self._batch_size = phase.batch_size
         self._tokens = phase.batch_size * (session.stream.input_shape[0] if session.stream.vocabulary else 1)
         self._peak = phase.optimizer.lr

@@ -100,7 +100,7 @@ class ActivePhase:
         if policy != "reset":
             set_slots(self.optimizer, self.parameters, slots, policy)
         branch = 0 if self.anneal_start is None else self.phase_steps - self.anneal_start
-        self.rates = Rates(session, self.task, phase, self.phase_steps, branch)
+        self.rates = Rates(session, self.task, phase, self.phase_steps, branch, self._start)
 
     def _divide(self, part: Part) -> None:
         """Take the phase's steps apart, `length` of them, into those of the trunk and those of the branch."""
@@ -137,6 +137,13 @@ class ActivePhase:
         return slots_of(self.optimizer, {p: name for name, p in self.session.model.named_parameters()})
 
     @property
+    def _start(self) -> int:
+        """The step that this sitting, or this line, begins with."""
+        at = self.session.resumed_at
+        here = at == self.session.line.at(Stage.PHASE, self.number, at.step)
+        return max(self.first, at.step) if here else self.first
+
+    @property
     def steps(self) -> Iterator[int]:
         """The steps still to do, each entered as a position of the run; ends early when a budget is spent.
 
@@ -144,9 +151,8 @@ class ActivePhase:
         evaluated there, is then the same when the run is repeated with that number of steps. A branch is taken to its
         end: it is no part of that number.
         """
-        session, at = self.session, self.session.resumed_at
-        here = at == session.line.at(Stage.PHASE, self.number, at.step)
-        for step in range(max(self.first, at.step) if here else self.first, self.length):
+        session = self.session
+        for step in range(self._start, self.length):
             spent = session.stopped_at_step is not None or (step == 0 and session.budget_spent())
             if spent and self.part != "branch":
                 return

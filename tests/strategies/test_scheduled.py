@@ -109,6 +109,7 @@ def test_the_oracle_over_the_horizon_is_one_cosine(drive: Drive, rates: list[flo
 
 
 def test_training_from_new_weights_begins_the_run_for_its_schedule(drive: Drive, rates: list[float]) -> None:
+    """`scratch` says so; of `joint` its only phase, in the last task, is the first that trains."""
     drive("scratch", settings(10, schedule="infinite:warmup=2"), job=TWO_TASKS)
     first = [LR * find("infinite:warmup=2").lr(s, 0, 10) for s in range(10)]
     assert rates == pytest.approx(first + first)
@@ -116,6 +117,22 @@ def test_training_from_new_weights_begins_the_run_for_its_schedule(drive: Drive,
     drive("joint", settings(10, schedule="rsqrt:warmup=4"), job=TWO_TASKS)
     law = find("rsqrt:warmup=4")
     assert rates == pytest.approx([LR * law.lr(s, 0, 20, Context(run_step=s)) for s in range(20)])
+    rates.clear()
+    drive("joint", settings(10, schedule="infinite:warmup=2", anneal=0.2, resume_from="annealed"), job=TWO_TASKS)
+    annealed = find("infinite:warmup=2").branch(4)
+    assert rates == pytest.approx([LR * annealed.lr(s, 0, 20) for s in range(20)])
+
+
+def test_an_interrupted_first_phase_of_a_later_task(drive: Drive, rates: list[float], tmp_path: Path) -> None:
+    chosen = settings(10, schedule="one-cosine:warmup=4")
+    drive("joint", chosen, job=TWO_TASKS)
+    whole, folder = list(rates), tmp_path / "stopped"
+    assert whole[0] == LR / 4 and whole[-1] < 0.2 * LR
+    rates.clear()
+    with pytest.raises(Interrupted):
+        drive("joint", chosen, job=TWO_TASKS, stop_at=7, folder=folder)
+    drive("joint", chosen, job=TWO_TASKS, folder=folder)
+    assert rates == whole
 
 
 @pytest.mark.parametrize(
