@@ -22,7 +22,7 @@ from .text_sources import Domain
 if TYPE_CHECKING:
     from clbench.data.tokens import Packed, Tokenizer
 
-VERSION = 1  # of what is kept on disk
+VERSION = 2  # of how blocks are made and kept on disk
 
 
 @dataclass
