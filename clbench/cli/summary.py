@@ -18,6 +18,7 @@ MAIN = (
     "average",
     "average_incremental",
     "learning",
+    "adaptation",
     "forgetting",
     "backward_transfer",
     "forward_transfer",
