@@ -236,7 +236,7 @@ def _matrix(view: View) -> dict[str, Any]:
 def _by_task(view: View) -> list[dict[str, Any]]:
     """BY_TASK of every finished task, more being better; null where it is undefined. further: the same of the metrics
     that are not the primary one."""
-    found = []
+    found: list[dict[str, Any]] = []
     for j in range(view.tasks):
         values = {key: representable(value_of(partial(formula, view, j))) for key, formula in BY_TASK.items()}
         numbers = {key: None if isinstance(value, str) else value for key, value in values.items()}
