@@ -165,6 +165,12 @@ def test_two_processes_give_the_numbers_of_one_for_gdumb(tmp_path: Path) -> None
     equal(*both({**DIGITS, "strategy": "gdumb", "strategy_settings": settings}, tmp_path))
 
 
+@pytest.mark.parametrize("kept", ["stable", pytest.param("annealed", marks=pytest.mark.slow)])
+def test_tasks_that_fork(kept: str, tmp_path: Path) -> None:
+    settings = {"steps": 6, "batch_size": 12, "anneal": 0.34, "resume_from": kept, "memory_size": 50}
+    equal(*both({**DIGITS, "strategy": "replay", "strategy_settings": settings}, tmp_path))
+
+
 @pytest.mark.parametrize("name", ["finetune", "replay"])
 def test_text(name: str, tmp_path: Path) -> None:
     settings = {"steps": 6, "batch_size": 8, **(METHODS | RELATIVES)[name]}
