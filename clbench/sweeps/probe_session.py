@@ -15,6 +15,7 @@ from clbench.engine.stepping import ActivePhase
 from clbench.phase import Phase
 from clbench.samples import Batch
 from clbench.stream import Task
+from clbench.upstream import OWN
 
 FEWEST_STEPS = 4
 PHASE_SHARE = 0.5
@@ -201,7 +202,8 @@ class ProbeSession(Session):
         return min([1.0, *limits])
 
     def _fill_in(self) -> None:
-        reached = [task for task in self.tasks if task.whole] or [t for t in self.tasks if t.phases][:1]
+        trained = self.tasks[self.spec.upstream != OWN :]  # an adopted task says nothing of the others
+        reached = [task for task in trained if task.whole] or [t for t in trained if t.phases][:1]
         if not reached:
             return
         like = reached[-1]
