@@ -35,9 +35,8 @@ class Rates:
         self.branch = branch
         self._session = session
         first = not session.adopted and session.updates == done
-        self._phase = phase.schedule_phase
-        if self._phase is None:
-            self._phase = 0 if first else task.index
+        place = 0 if first else task.index
+        self._phase = place if phase.schedule_phase is None else phase.schedule_phase
         self._anew = phase.schedule_phase == 0 or (first and task.index > 0)
         self._batch_size = phase.batch_size
         self._tokens = phase.batch_size * (session.stream.input_shape[0] if session.stream.vocabulary else 1)
