@@ -10,7 +10,8 @@ from torch import Tensor
 from clbench.config import setting
 from clbench.mixtures import FixedReplay, Policy
 from clbench.mixtures.policy import Reading
-from clbench.strategy import Batch, Needs, Phase, Strategy, Task
+from clbench.samples import Pool
+from clbench.strategy import Batch, Needs, Phase, Samples, Strategy, Task
 
 
 class Mixed(Strategy):
@@ -89,6 +90,21 @@ class LeftOut(Mixed):
 
     def loss(self, batch: Batch) -> Tensor:
         assert len(batch.whole) + batch.whole.left_out in (8, 4)
+        return super().loss(batch)
+
+
+class OwnPool(Mixed):
+    """The second source has rows of its own: copies of the task's."""
+
+    def phases(self, task: Task) -> list[Phase]:
+        rows = task.train.index
+        copies = Samples(Pool(task.train.pool.inputs[rows].clone(), task.train.labels.clone()))
+        sources = {"current": task.train, "copies": copies}
+        return [self.phase("mixed", task.train, sources=sources, mixture=FixedReplay(self.config.share))]
+
+    def loss(self, batch: Batch) -> Tensor:
+        assert batch.part is not None and len(batch.part) == len(batch.x) == len(batch.raw)
+        assert set(batch.index[batch.part == 1].tolist()) <= set(range(60))
         return super().loss(batch)
 
 

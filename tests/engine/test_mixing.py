@@ -128,6 +128,12 @@ def test_a_source_left_to_the_strategy(driven: Callable[..., Session]) -> None:
     assert [len(s[0]) for s in session.strategy.state.seen[:3]] == [6, 6, 3]
 
 
+def test_sources_of_several_pools(driven: Callable[..., Session]) -> None:
+    one, other = driven("OwnPool", share=0.25), driven(share=0.25)
+    assert parts(one, 1) == parts(other, 1)
+    assert parts(driven("OwnPool", share=0.9), 0) == [Counter({1: 7, 0: 1}), Counter({1: 7, 0: 1}), Counter({1: 4})]
+
+
 def test_an_undeclared_use_is_refused(driven: Callable[..., Session]) -> None:
     with pytest.raises(RunFailed, match="stores_samples=True"):
         driven("Undeclared")
