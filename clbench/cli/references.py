@@ -56,7 +56,7 @@ def references_command(asked: Asked, results: Path) -> int:
 
     0, or 1 where a reference run failed. Raises Interrupted where a run was stopped: the same command goes on.
     """
-    folders = select_runs(asked.runs, results)
+    folders = _without_controls(select_runs(asked.runs, results))
     if not folders:
         raise UserError("no runs are named: clbench references RUN... or STRATEGY@STREAM")
     settings = _settings(asked.settings)
@@ -113,6 +113,14 @@ def _handling(results: Path, asked: Asked) -> Handling:
     return Handling(results, asked.as_json, asked.quiet, asked.tracking and not off, None)
 
 
+def _without_controls(folders: list[Path]) -> list[Path]:
+    """A row STRATEGY@STREAM holds its own controls, too: they are judged only where nothing else is named."""
+    settings = {key: value for role in ROLES for key, value in role.stream_settings.items()}
+    given = {folder: read_record(folder)["spec"]["stream_settings"] for folder in folders}
+    shifted = [folder for folder in folders if any(given[folder].get(key) != settings[key] for key in settings)]
+    return shifted or folders
+
+
 def _check(folders: Sequence[Path]) -> None:
     """Before anything is run: what is to be judged has ended, is unedited, and of one stream."""
     records = [read_record(folder) for folder in folders]
@@ -125,7 +133,8 @@ def _check(folders: Sequence[Path]) -> None:
             raise UserError(f"not judged: {broken}")
         for key, what in (("name", "stream"), ("content", "data")):
             if record["stream"][key] != records[0]["stream"][key]:
-                raise UserError(f"{folder} has another {what} than {folders[0]}: judge them one after another")
+                where = f"{folder} has another {what} than {folders[0]}"
+                raise UserError(f"{where}: judge them one after another, or write STRATEGY@STREAM,KEY=VALUE")
 
 
 def _baselines(texts: Sequence[str], folders: Sequence[Path], results: Path) -> dict[Path, Reference]:

@@ -65,7 +65,7 @@ def test_made_once_then_found(cli: Cli) -> None:
     assert found["depth_shift"] == pytest.approx(depth["run"] - depth["control"])
     assert found["tokens_per_step"] == 8 * 16 == tokens_per_step(own)
 
-    again = cli("references", run)
+    again = cli("references", "finetune@text-shift")  # a row, in which the control stands as well
     assert again.code == 0 and again.err == "" and "union_gap" in again.out
     assert len(run_folders(Path("results"))) == 5
     both = cli("references", run, records["joint"]["run"], "--no-run")
