@@ -102,6 +102,19 @@ def test_an_interrupted_run_goes_on_at_its_rates(drive: Drive, rates: list[float
     assert rates == whole
 
 
+@pytest.mark.parametrize("strategy", ["infinite", "power"])
+def test_after_a_shared_upstream_the_first_task_is_a_later_phase(
+    drive: Drive, rates: list[float], strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upstream's updates have their own schedule, and count as updates of the run."""
+    monkeypatch.setenv("CLBENCH_CACHE", str(tmp_path / "cache"))
+    knee = {"knee": 80} if strategy == "power" else {}
+    shared = {"upstream": "shared", "upstream_settings": {"lr": 0.01, "steps": 10, "schedule": "constant"}}
+    drive(strategy, settings(8, anneal=0.0, **knee), job={**TWO_TASKS, **shared})
+    later = [0.55] * 8 if strategy == "infinite" else [(s / 5) ** -0.51 for s in range(10, 18)]
+    assert rates == pytest.approx([0.01] * 10 + [LR * rate for rate in later])
+
+
 def test_the_oracle_over_the_horizon_is_one_cosine(drive: Drive, rates: list[float]) -> None:
     drive("finetune", settings(15, schedule="one-cosine:warmup=0.1"), job=TWO_TASKS)
     one = find("warmup-cosine:warmup=0.1")
