@@ -138,7 +138,8 @@ class ProbeSession(Session):
 
     def evaluate_boundary(self, tasks_seen: int) -> None:
         scored = sum(len(s.data) for s in self.stream.eval_sets if self.objective.scorable(s, self.n_classes()))
-        scored *= 2 if overrides(self.strategy, "deploy") or getattr(self.strategy.config, "anneal", 0.0) else 1
+        twice = overrides(self.strategy, "deploy") or bool(getattr(self.strategy.config, "anneal", 0.0))
+        scored *= 2 if twice else 1
         if tasks_seen == 0:
             self.first_scored = scored
         else:
