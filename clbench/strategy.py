@@ -271,7 +271,7 @@ class Strategy:
         running = self._services.mixing.running
         return None if running is None else running.policy
 
-    def drawn(self) -> dict[str, dict[str, float]]:
+    def draw_counts(self) -> dict[str, dict[str, float]]:
         """Of each source that phases have drawn from: `samples` read in the run, and the `epochs` they make."""
         return self._services.mixing.report()
 

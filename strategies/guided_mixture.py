@@ -83,4 +83,4 @@ class GuidedMixture(Strategy):
 
     def diagnostics(self) -> dict[str, Any] | None:
         """The observations of the task's phase with the shares they led to, and how much was read of each task."""
-        return {"mixture": self.state.history, "drawn": self.drawn()} if self.drawn() else None
+        return {"mixture": self.state.history, "drawn": self.draw_counts()} if self.draw_counts() else None

@@ -128,4 +128,4 @@ class Replay(Strategy):
 
     def diagnostics(self) -> dict[str, Any] | None:
         """Samples and passes of every earlier task."""
-        return {"drawn": self.drawn()} if self.config.memory == "domains" else None
+        return {"drawn": self.draw_counts()} if self.config.memory == "domains" else None

@@ -111,4 +111,4 @@ class StabilityGap(Strategy):
 
     def diagnostics(self) -> dict[str, Any] | None:
         """Samples and passes of every task."""
-        return {"drawn": self.drawn()} if self.drawn() else None
+        return {"drawn": self.draw_counts()} if self.draw_counts() else None

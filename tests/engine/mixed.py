@@ -37,7 +37,7 @@ class Mixed(Strategy):
         self.state.seen = [*self.state.seen, [batch.part.tolist(), batch.index.tolist()]]
 
     def diagnostics(self) -> dict[str, Any]:
-        return self.drawn()
+        return self.draw_counts()
 
 
 class Noisy(Policy):
