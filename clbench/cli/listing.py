@@ -185,7 +185,7 @@ def _settings(entry: Entry) -> list[str]:
         head = f"  {setting.name} = {_default(setting)}"
         kind = f"{_choices(setting.type)}{', ' + setting.range if setting.range else ''}"
         line = f"{head:<32} {kind}"
-        lines += [line] if len(line) <= width() else [head, f"      {kind}"]
+        lines += [line] if len(line) <= width() else [*wrapped(head.strip()), f"      {kind}"]
         source = f" [{setting.source}]" if setting.source else ""
         lines += wrapped(f"{setting.description}{source}".strip(), indent="      ")
     return [line[: max(width(), 60)] if len(line) > 400 else line for line in lines]
