@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from clbench.engine.cursor import Line
 from clbench.engine.reporter import Reporter
 from clbench.engine.session import Session
 from clbench.launch import Prepared, start_run
@@ -65,7 +66,7 @@ def test_reading_batches_draws_nothing(session: Session) -> None:
 def test_an_evaluation_draws_nothing(session: Session, which: str) -> None:
     before = global_states()
     evaluator = session.evaluator
-    rows = evaluator.boundary(0, 0, repeats=False) if which == "boundary" else evaluator.trace(0, 0)
+    rows = evaluator.boundary(0, 0, repeats=False, line=Line(-1)) if which == "boundary" else evaluator.trace(0, 0)
     assert any(row.value is not None for row in rows)
     assert global_states() == before
 
@@ -160,7 +161,7 @@ def test_evaluation_leaves_running_statistics_alone(tmp_path: Path, kind: str) -
     session.model.train()
     before = {name: value.clone() for name, value in session.model.named_buffers()}
     assert any(name.endswith("running_mean") for name in before)
-    session.evaluator.boundary(0, 0, repeats=False) if kind == "boundary" else session.evaluator.trace(0, 0)
+    session.evaluator.boundary(0, 0, repeats=False, line=Line(-1)) if kind == "boundary" else session.evaluator.trace(0, 0)
     after = dict(session.model.named_buffers())
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert all(module.training for module in session.model.modules())
