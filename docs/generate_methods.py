@@ -146,10 +146,13 @@ def _stream(spec: dict[str, Any]) -> str:
 
 
 def _part(spec: dict[str, Any]) -> str:
+    settings, parts = spec["stream_settings"], []
     for key, what in (("train_per_class", "images a class"), ("train_per_task", "images a task")):
-        if spec["stream_settings"].get(key):
-            return f"{spec['stream_settings'][key]:,} {what}"
-    return ""
+        if settings.get(key):
+            parts.append(f"{settings[key]:,} {what}")
+    if settings.get("tasks") == 1:
+        parts.append("all classes at once")
+    return ", ".join(parts)
 
 
 def _needs_weights(spec: dict[str, Any]) -> bool:

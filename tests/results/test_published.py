@@ -1,8 +1,9 @@
-"""The published board is what its records say, and its records are what their tables say."""
+"""The published boards are what their records say, and their records are what their tables say."""
 
 from __future__ import annotations
 
 import json
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from clbench.runs import run_folders
 from clbench.seal import broken_seal
 from clbench.verify import record_faults
 
-PUBLISHED = Path(__file__).parents[2] / "results" / "published"
+RESULTS = Path(__file__).parents[2] / "results"
+PUBLISHED = RESULTS / "published"
+VISION = RESULTS / "vision-cpu"
+BOARDS = [pytest.param(PUBLISHED, id="published"), pytest.param(VISION, id="vision-cpu")]
 FOLDERS = run_folders(PUBLISHED)
+ALL = [*FOLDERS, *run_folders(VISION)]
 EACH = 12  # by default one record of so many is looked at in full
 
 TINY = """
@@ -41,24 +46,42 @@ def test_there_are_three_seeds_and_more_of_every_row() -> None:
         assert len(seeds) >= 3 or row["diverged"], row["strategy"]
 
 
-def test_no_record_was_edited() -> None:
-    assert FOLDERS
-    assert [fault for folder in FOLDERS if (fault := broken_seal(folder, read_record(folder)))] == []
+def test_the_vision_board_has_two_seeds_and_more_of_every_row() -> None:
+    rows = json.loads((VISION / "leaderboard.json").read_text(encoding="utf-8"))
+    assert {row["stream"] for row in rows} == {"split-cifar100", "split-cifar10", "domains", "permuted-digits"}
+    assert all(len(row["runs"]) >= 2 or row["diverged"] for row in rows)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_no_record_was_edited(board: Path) -> None:
+    folders = run_folders(board)
+    assert folders
+    assert [fault for folder in folders if (fault := broken_seal(folder, read_record(folder)))] == []
+
+
+def test_the_claims_page_follows_from_the_records() -> None:
+    spec = spec_from_file_location("claims", RESULTS / "claims.py")
+    assert spec is not None and spec.loader is not None
+    claims = module_from_spec(spec)
+    spec.loader.exec_module(claims)
+    written = (VISION / "claims.md").read_text(encoding="utf-8")
+    assert written == claims.page("vision-cpu"), "run: python results/claims.py vision-cpu"
 
 
 @pytest.mark.parametrize(
     "folder",
-    [pytest.param(f, marks=() if i % EACH == 0 else pytest.mark.slow, id=f.name) for i, f in enumerate(FOLDERS)],
+    [pytest.param(f, marks=() if i % EACH == 0 else pytest.mark.slow, id=f.name) for i, f in enumerate(ALL)],
 )
 def test_metrics_follow_from_the_table(folder: Path) -> None:
     assert record_faults(folder, read_record(folder)) == []
 
 
-def test_the_board_follows_from_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(PUBLISHED.parents[1])
-    made = CliRunner().invoke(app, ["leaderboard", "--results", "results/published", "--json"])
+@pytest.mark.parametrize("board", BOARDS)
+def test_the_board_follows_from_the_records(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(RESULTS.parent)
+    made = CliRunner().invoke(app, ["leaderboard", "--results", f"results/{board.name}", "--json"])
     assert made.exit_code == 0, made.output
-    published = json.loads((PUBLISHED / "leaderboard.json").read_text(encoding="utf-8"))
+    published = json.loads((board / "leaderboard.json").read_text(encoding="utf-8"))
     assert rounded(json.loads(made.stdout)) == rounded(published)
 
 
