@@ -116,7 +116,8 @@ def _contradictions(folder: Path, record: Record) -> list[str]:
     configured = make_spec(read_spec_file(folder / "config.yaml"), "config.yaml")
     if configured.hash() != spec.hash():
         left, right = spec.shareable(), configured.shareable()
-        faults.append(f"config.yaml and record.json differ in {', '.join(k for k in left if left[k] != right[k])}")
+        changed = [key for key in left if left[key] != right[key]] or ["the place of upstream"]
+        faults.append(f"config.yaml and record.json differ in {', '.join(changed)}")
     recomputed = compute(
         _table(folder),
         record["stream"]["direction"],

@@ -258,7 +258,7 @@ def test_a_configuration_cannot_choose_what_verify_runs_here(
     place = json.loads(members[MANIFEST])["runs"][0]["path"]
     config = members[f"{place}/config.yaml"].decode()
     assert config.count(f"\n{line}") + config.startswith(line) == 1, config
-    other = config.replace(line, instead).encode()
+    other = f"\n{config}".replace(f"\n{line}", f"\n{instead}").removeprefix("\n").encode()
     files: Any = {"evaluations.parquet": members[f"{place}/evaluations.parquet"], "config.yaml": other}
     archive = changed(good, tmp_path / "b.zip", "config.yaml", other)
     archive = changed(
