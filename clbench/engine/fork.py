@@ -106,4 +106,6 @@ def put_back(session: Session, aside: Aside) -> None:
     put_back_training(session, aside.tensors, aside.state)
     session.aside = None
     other: Part = "trunk" if session.line.view == "branch" else "branch"
+    if other == "trunk":
+        session.services.mixing.end_saved()
     session.line = Line(session.line.task, 1, other, kept=True)

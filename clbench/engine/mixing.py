@@ -52,6 +52,19 @@ class Mixing:
             for name, (_, _, length) in self.places.items()
         }
 
+    def end_saved(self) -> None:
+        """The phase that was set aside is not taken up again: it ends where it stood."""
+        saved, self._saved = self._saved, None
+        if saved is not None:
+            self.end(saved["current"])
+
+    def end(self, current: str) -> None:
+        """Where the current source of a phase is read again, in other phases, it is from its start."""
+        place = self.places[current]
+        if place[1]:
+            place[:2] = [place[0] + 1, 0]
+        self.running = None
+
     def take_saved(self) -> dict[str, Any]:
         """What the checkpoint holds of the phase that is taken up again."""
         saved, self._saved = self._saved, None
@@ -112,11 +125,7 @@ class Mixer:
         self._check_single_pass(plain, per_epoch)
 
     def leave(self) -> None:
-        """Where the current source is read again, in other phases, it is from its start."""
-        place = self.session.services.mixing.places[self.names[0]]
-        if place[1]:
-            place[:2] = [place[0] + 1, 0]
-        self.session.services.mixing.running = None
+        self.session.services.mixing.end(self.names[0])
 
     def _reset(self) -> None:
         with hook(self.session.strategy, "mixture.reset", self.task, self.session.log):
@@ -202,7 +211,7 @@ class Mixer:
         return Batch.join(batches)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"quotas": self.quotas.state_dict(), "policy": self.policy.state_dict()}
+        return {"current": self.names[0], "quotas": self.quotas.state_dict(), "policy": self.policy.state_dict()}
 
 
 def _of_one_pool(sources: list[Samples]) -> Samples | None:

@@ -94,7 +94,10 @@ def test_every_strategy_leaves_its_branch_without_a_trace(runs: Any, outcome: Ou
     kind = load_strategy(name)
     wanted = {"memory_size": 40, "epochs": None}
     settings = {key: value for key, value in wanted.items() if key in kind.Config.model_fields and value is not None}
-    model = {"backbone": kind.checked_with or None}
+    model = {
+        "backbone": kind.checked_with or None,
+        "stream_settings": {"sizes": [3, 5, 2], **kind.checked_on},
+    }
     shorter = outcome(
         runs.finish("shorter", runs.spec(name, strategy_settings={**TRUNK, **settings}, **model), every=None)
     )

@@ -161,7 +161,8 @@ def test_evaluation_leaves_running_statistics_alone(tmp_path: Path, kind: str) -
     session.model.train()
     before = {name: value.clone() for name, value in session.model.named_buffers()}
     assert any(name.endswith("running_mean") for name in before)
-    session.evaluator.boundary(0, 0, repeats=False, line=Line(-1)) if kind == "boundary" else session.evaluator.trace(0, 0)
+    evaluator = session.evaluator
+    evaluator.boundary(0, 0, repeats=False, line=Line(-1)) if kind == "boundary" else evaluator.trace(0, 0)
     after = dict(session.model.named_buffers())
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert all(module.training for module in session.model.modules())
