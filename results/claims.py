@@ -10,7 +10,6 @@ a strategy's name and what tells it from others, `lae expert=online`: settings o
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections import defaultdict
@@ -23,7 +22,7 @@ import yaml
 
 from clbench.board_records import board_records
 from clbench.errors import UserError
-from clbench.leaderboard import Row, group_runs, metric_value, pair
+from clbench.leaderboard import Row, group_runs, metric_value, pair, plain
 from clbench.record import Record
 from clbench.statistics import paired_difference
 
@@ -113,7 +112,7 @@ def _content(row: Row) -> str:
 
 def _told(row: Row) -> set[str]:
     values = {**_spec(row)["stream_settings"], **row.all_settings}
-    return {f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()}
+    return {f"{key}={plain(value)}" for key, value in values.items()}
 
 
 def _values(row: Row, metric: str) -> list[tuple[Record, float]]:

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clbench.cli.app import app
+from clbench.errors import UserError
 from clbench.record import read_record
 from clbench.runs import run_folders
 from clbench.seal import broken_seal
@@ -60,14 +61,43 @@ def test_no_record_was_edited(board: Path) -> None:
     assert [fault for folder in folders if (fault := broken_seal(folder, read_record(folder)))] == []
 
 
-def test_the_claims_page_follows_from_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def claims(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """results/claims.py, as a module."""
     spec = spec_from_file_location("claims", RESULTS / "claims.py")
     assert spec is not None and spec.loader is not None
-    claims = module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "claims", claims)
-    spec.loader.exec_module(claims)
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "claims", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_claims_page_follows_from_the_records(claims: Any) -> None:
     written = (VISION / "claims.md").read_text(encoding="utf-8")
     assert written == claims.page("vision-cpu"), "run: python results/claims.py vision-cpu"
+
+
+def test_a_claim_holds_or_fails_by_its_margin(claims: Any) -> None:
+    rows = claims.all_rows(VISION)
+    scores: dict[str, dict[int, float]] = {"slda": {}, "nmc": {}}
+    for folder in run_folders(VISION):
+        spec = (record := read_record(folder))["spec"]
+        if spec["strategy"] in scores and spec["stream"] == "split-cifar100":
+            scores[spec["strategy"]][spec["seed"]] = record["metrics"]["average"]
+    gain = sum(scores["slda"][seed] - scores["nmc"][seed] for seed in range(3)) / 3
+    for better, worse, margin, sign, holds in (
+        ("slda", "nmc", 0.0, 1, True),
+        ("nmc", "slda", 0.0, -1, False),
+        ("nmc", "slda", gain + 0.01, -1, True),
+        ("nmc", "slda", gain - 0.01, -1, False),
+    ):
+        *_, difference, pairs, verdict = claims.measured(
+            claims.Claim("one is above the other", "split-cifar100", better, worse, margin=margin), rows
+        )
+        assert float(difference.split()[0]) == pytest.approx(100 * sign * gain, abs=0.06) and pairs == "3"
+        assert verdict.startswith("holds") == holds
+    with pytest.raises(UserError, match="2 rows on split-cifar100 are 'slca'"):
+        claims.find_row(rows, "split-cifar100", "slca")
 
 
 @pytest.mark.parametrize(
