@@ -79,11 +79,20 @@ class Schedule:
         context = context or Context()
         steps = self._span(phase_steps, context)
         program = self._program(phase)
+        warm = self._warm(program, steps)
+        span = "the run" if self.clock == "run" else f"phase {phase}"
+        if isinstance(program[0].length, int) and warm > steps:
+            raise self._wrong(f"its warm-up of {warm} steps is longer than {span}, which has {steps}; shorten it")
         lengths = [in_steps(piece.length, steps) for piece in program if piece.length is not None]
         fixed = any(isinstance(piece.length, int) and piece.length and piece.kind != "warmup" for piece in program)
-        if fixed and steps > self._warm(program, steps) and sum(lengths) > steps:
-            span = "the run" if self.clock == "run" else f"phase {phase}"
+        if fixed and steps > warm and sum(lengths) > steps:
             raise self._wrong(f"its pieces take {sum(lengths)} steps, {span} has {steps}; shorten them or train longer")
+        warm, ending = self._warm(program, steps), _after_the_open_one(program, steps)
+        if warm < steps < warm + ending - 1:  # shares that fill a phase may be a step too long by rounding
+            raise self._wrong(
+                f"its last {ending} of {steps} steps begin inside the warm-up of {warm}; shorten one of them or train "
+                "longer"
+            )
         self._branch(0, phase, phase_steps, context)
 
     def to_json(self) -> str:
@@ -202,13 +211,19 @@ def _placed(program: tuple[Piece, ...], steps: int) -> list[_Placed]:
     any step are left out."""
     placed: list[_Placed] = []
     start = 0
-    for i, piece in enumerate(program):
+    for piece in program:
         if piece.length is None:
-            rest = [in_steps(after.length or 0, steps) for after in program[i + 1 :]]
-            placed.append((piece, start, steps - sum(rest)))
-            start = steps - sum(rest)
+            end = steps - _after_the_open_one(program, steps)
+            placed.append((piece, start, end))
+            start = end
         else:
             length = in_steps(piece.length, steps)
             placed.append((piece, start, start + length))
             start += length
     return [each for each in placed if each[2] > each[1]]
+
+
+def _after_the_open_one(program: tuple[Piece, ...], steps: int) -> int:
+    """Steps of the pieces that end with the phase."""
+    opened = next((i for i, piece in enumerate(program) if piece.length is None), len(program))
+    return sum(in_steps(piece.length or 0, steps) for piece in program[opened + 1 :])

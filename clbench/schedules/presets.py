@@ -119,9 +119,9 @@ def wsd(
     floor: float | None = None,
     warmup: Length = WARMUP,
     half_life: Length = 0.25,
-    rewarm: bool = True,
+    rewarm: bool = False,
 ) -> Schedule:
-    """Warm-up, hold, decay. Later phases: the same again, or without `rewarm` hold and decay.
+    """Warm-up, hold, decay. Later phases: hold and decay; with `rewarm` all of it again.
 
     half_life: for that shape, in steps or as a share of the decay; the rate then ends where that leads it.
     """

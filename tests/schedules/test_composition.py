@@ -91,6 +91,17 @@ def test_what_cannot_fit_its_phase() -> None:
         schedule.check(0, 69)
 
 
+def test_a_decay_in_place_inside_the_warm_up() -> None:
+    schedule = find("wsd:warmup=50,decay=0.9")
+    with pytest.raises(UserError, match="last 90 of 100 steps begin inside the warm-up of 50"):
+        schedule.check(0, 100)
+    schedule.check(0, 40)
+    schedule.check(1, 100)
+    find("wsd:warmup=0.5,decay=0.5").check(0, 3)
+    with pytest.raises(UserError, match="inside the warm-up"):
+        find("infinite:warmup=30,cooldown_share=0,anneal=0.8").check(0, 100)
+
+
 def test_an_anneal_inside_the_warm_up() -> None:
     schedule = find("wsd:warmup=30,decay=0")
     assert schedule.branch(70).lr(30, 0, 100) == 1.0

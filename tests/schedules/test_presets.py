@@ -78,9 +78,11 @@ def test_wsd_shapes(shape: str, middle: float, end: float) -> None:
     )
 
 
-def test_wsd_warms_up_again_or_not() -> None:
-    assert [find("wsd").lr(0, 1, 500), find("wsd:rewarm=no").lr(0, 1, 500)] == pytest.approx([0.2, 1.0])
-    assert find("wsd:rewarm=no").lr(0, 0, 500) == pytest.approx(0.2)
+def test_wsd_warms_up_once_or_in_every_phase() -> None:
+    once, anew = find("wsd"), find("wsd:rewarm=yes")
+    assert rates(once, 0, 500, (0, 4, 450, 500)) == rates(anew, 0, 500, (0, 4, 450, 500))
+    assert [once.lr(0, 0, 500), once.lr(0, 1, 500), anew.lr(0, 1, 500)] == pytest.approx([0.2, 1.0, 0.2])
+    assert rates(once, 2, 500, (450, 500)) == pytest.approx([1.0, 0.1])
 
 
 def test_one_cosine_goes_through_all_phases() -> None:
