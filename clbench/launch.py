@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clbench.compact import compacted
+from clbench.engine.loss_log import kept_of
 from clbench.engine.parallel import Ranks
 from clbench.engine.processes import processes_for, within_torchrun
 from clbench.engine.reporter import Reporter
@@ -151,12 +152,27 @@ def _finish(session: Session, record: Record, status: str, error: str | None) ->
     if status != "interrupted" and len(session.table.table):
         session.table.table.write(session.folder / "evaluations.parquet")
         record["metrics"] = _metrics(session, compute)
+        _write_losses(session)
     write_record(session.folder, record)
     if status == "completed":
         session.saver.checkpoints.remove()
         shutil.rmtree(session.folder / LOCAL, ignore_errors=True)
         session.table.path.unlink(missing_ok=True)
 
+        session.losses.remove()
+
+
+def _write_losses(session: Session) -> None:
+    """`block_losses.npz`, where the objective has them kept."""
+    if not session.losses.kept:
+        return
+    from clbench.block_losses import write_block_losses
+
+    rows, values = kept_of(session.table.table.rows, session.objective.primary), session.losses.values()
+    if sum(row.n or 0 for row in rows) == len(values):
+        write_block_losses(session.folder, rows, values)
+    else:  # what was evaluated before a checkpoint of an older version
+        session.warn("the losses of single blocks are incomplete: they are not kept")
 
 def _metrics(session: Session, compute: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     try:

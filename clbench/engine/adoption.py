@@ -37,7 +37,7 @@ def adopt(session: Session, task: Task) -> None:
         session.warn(f"the upstream {found.name} has no optimiser state to keep: it begins anew")
     session.adopted = {"identity": found.identity, "steps": found.steps, "cost": found.cost}
     if session.evaluator.plan.points != 0:
-        session.take_over(found.rows)
+        session.take_over(found.rows, [found.values])
     with hook(session.strategy, "adopt", task.index, session.log), session.meters.counted("flops_train"):
         session.strategy.adopt(session.services.view(task))
 

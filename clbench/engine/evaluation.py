@@ -38,13 +38,15 @@ class Evaluator:
     """Scores the strategy on the stream's sets: whole at boundaries, on a fixed subset in between.
 
     `at_switch` holds each set's per-sample values on the subset at the last switch (float32): the other half of the
-    paired differences whose standard error the trace rows carry. It is part of the checkpoint.
+    paired differences whose standard error the trace rows carry. It is part of the checkpoint. `values` are those of
+    the latest evaluation, float32 [n] for every row of the primary metric that has a value.
     """
 
     def __init__(self, session: Session, plan: Plan) -> None:
         self.session = session
         self.plan = plan
         self.at_switch: Values = {}
+        self.values: list[Tensor] = []
         self.subsets = {s.name: _subset(session.stream.content, s, plan.subset) for s in session.stream.eval_sets}
 
     def boundary(self, step: int, tasks_seen: int, repeats: bool, line: Line) -> list[Row]:
@@ -56,6 +58,7 @@ class Evaluator:
         """
         with self.session.meters.seconds("seconds_evaluate"):
             sets = self.session.stream.eval_sets
+            self.values = []
             self.session.meters.flops_per_evaluation = None
             values = self._values(sets, None)
             rows: list[Row] = []
@@ -86,11 +89,13 @@ class Evaluator:
     def trace(self, step: int, tasks_seen: int) -> list[Row]:
         """Rows of the subset of every set seen, of the current task's and of the held-out ones."""
         with self.session.meters.seconds("seconds_evaluate", "seconds_trace"):
+            self.values = []
             values = self._values(self._traced(tasks_seen + 1), self.subsets)
             return self._rows("trace", step, tasks_seen, values, self.at_switch)
 
     def diverged(self, step: int, tasks_seen: int) -> list[Row]:
         """Trace rows of NaN: the run ended inside a task, without weights to score."""
+        self.values = []
         if self.plan.points == 0:
             return []
         nothing = {s.name: torch.full((len(self.subsets[s.name]),), math.nan) for s in self._traced(tasks_seen + 1)}
@@ -230,6 +235,7 @@ class Evaluator:
             if per_sample is None:
                 rows.append(row)
                 continue
+            self.values.append(per_sample)
             value = per_sample.double().mean().item()
             se = _paired_error(per_sample, paired.get(name))
             rows.append(replace(row, value=value, se=se, base=objective.base(sets[name], n_classes)))

@@ -47,6 +47,7 @@ class Saver:
             return
         started = time.perf_counter()
         session.table.sync()
+        session.losses.sync()
         self.checkpoints.save(*saved_state(session))
         self._latest = time.perf_counter()
         self._cost = self._latest - started

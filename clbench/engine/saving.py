@@ -44,6 +44,7 @@ def saved_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "built": session.services.built,
         "meters": session.meters.state(),
         "table": [rows, length],
+        "losses": session.losses.mark,
         "stopped_at_step": session.stopped_at_step,
         "warnings": session.warnings,
         "diagnostics": session.diagnostics,
@@ -82,6 +83,7 @@ def restore_state(session: Session, tensors: dict[str, Tensor], state: dict[str,
     session.evaluator.at_switch = _under("switch/", tensors)
     session.meters.load(state["meters"])
     session.table.rewind(*state["table"])
+    session.losses.rewind(state.get("losses", 0))
     session.stopped_at_step = state["stopped_at_step"]
     session.warnings += [w for w in state["warnings"] if w not in session.warnings]
     session.diagnostics = state.get("diagnostics", [])

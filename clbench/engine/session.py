@@ -21,6 +21,7 @@ from clbench.engine.features import Features
 from clbench.engine.fork import lines, set_aside, stretches
 from clbench.engine.hooks import check_plan, hook
 from clbench.engine.log import TableLog
+from clbench.engine.loss_log import LossLog
 from clbench.engine.parallel import Ranks
 from clbench.engine.planning import evaluation_plan
 from clbench.engine.reporter import Reporter
@@ -38,6 +39,7 @@ from clbench.spec import RunSpec
 from clbench.strategy import Strategy
 from clbench.stream import Stream, Task
 
+from clbench.table import Row
 if TYPE_CHECKING:
     from clbench.engine.assembly import ModelBuilder
 
@@ -87,6 +89,7 @@ class Session:
         services.remembered = lambda n: self.meters.add("samples_remembered", n)
         self.table = TableLog(folder / "evaluations.jsonl", kept=ranks.first)
         self.strategy = strategy(config, services)
+        self.losses = LossLog(folder / "block_losses.raw", kept=ranks.first and objective.keeps_values)
         self.gives_task_id = strategy.needs.task_id_at_test and stream.scenario == "task"
         self.cursor = START
         self.resumed_at = START
@@ -155,6 +158,7 @@ class Session:
             self.table.rewind(0, 0)
         self._same_everywhere("at the start")
         self.saver.start_clock()
+            self.losses.rewind(0)
         self.meters.start_loop()
         self.reporter.started(self)
         if self.continued and self.strategy.needs.resume != "step":
@@ -316,7 +320,8 @@ class Session:
 
     def diverged(self, task: int, step: int, phase: str) -> NoReturn:
         """Stop here. The table says so, too: every set that is traced scores NaN at the step that failed."""
-        self._append(self.evaluator.diverged(self.step + 1, task) if self.line.view != "branch" else [])
+        if self.line.view != "branch":
+            self._append(self.evaluator.diverged(self.step + 1, task), self.evaluator.values)
         where = f"task {task}, phase {phase!r}, step {step}" + (" (of a branch)" if self.line.view == "branch" else "")
         raise Diverged(f"the loss is not finite in {where}: try a lower --set lr=...")
 
@@ -355,28 +360,31 @@ class Session:
         self.random.enter("evaluation", self.step, tasks_seen)
         with suppress(_StopEvaluating):
             repeats = 0 <= self.table.last_step < self.step
-            self._append(self.evaluator.boundary(self.step, tasks_seen, repeats, self.line))
+            rows = self.evaluator.boundary(self.step, tasks_seen, repeats, self.line)
+            self._append(rows, self.evaluator.values)
             return
         self.saver.stop()
 
     def evaluate_trace(self, task: Task) -> None:
         """The fixed subset, inside a task."""
         self.random.enter("evaluation", self.step, task.index)
-        self._append(self.evaluator.trace(self.step, task.index))
+        rows = self.evaluator.trace(self.step, task.index)
+        self._append(rows, self.evaluator.values)
 
     def evaluating(self) -> None:
         """Called between chunks: a boundary evaluation can be interrupted, nothing has changed since its cursor."""
         if self.cursor.stage in (Stage.INITIAL, Stage.EVALUATE) and self.ranks.agreed(self.interrupted):
             raise _StopEvaluating
 
-    def take_over(self, rows: list[Any]) -> None:
-        """Rows that an upstream's training measured."""
-        self._append(rows)
+    def take_over(self, rows: list[Row], values: list[Tensor]) -> None:
+        """Rows that an upstream's training measured, and the values of their blocks."""
+        self._append(rows, values)
 
-    def _append(self, rows: list[Any]) -> None:
+    def _append(self, rows: list[Row], values: list[Tensor]) -> None:
         self.table.append(rows)
         self.reporter.evaluated(rows)
 
+        self.losses.append(values)
     # -- the end -------------------------------------------------------------------------------------------------
 
     def cost(self) -> dict[str, Any]:
@@ -396,6 +404,7 @@ class Session:
         self.table.close()
         self.reporter.finished()
 
+        self.losses.close()
 
 class _StopEvaluating(Exception):
     """Leave an evaluation before its end: the model gets its own weights back on the way."""

@@ -15,16 +15,17 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from clbench.data.root import cache_dir, cache_place
 from clbench.engine.optimizers import Slots
 from clbench.engine.upstream_key import first_task, upstream_key
-from clbench.engine.upstream_training import train
+from clbench.engine.upstream_training import LOSSES, train
 from clbench.errors import Interrupted, UserError
 from clbench.files import checksum, sync_folder, write_atomically
 from clbench.models.identity import tensors_sha256
@@ -34,7 +35,7 @@ from clbench.upstream import SHARED
 if TYPE_CHECKING:
     from clbench.engine.session import Session
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, FACTS = "upstream.safetensors", "upstream.json"
 LOCAL = "upstream"
 """The folder in a run's own folder, where there is no cache."""
@@ -45,8 +46,8 @@ MODEL, OPTIMIZER = "model/", "optimizer/"
 @dataclass(frozen=True)
 class Upstream:
     """A first task learned elsewhere. name: for messages. identity: for the record. tensors: the model's, by the names
-    of the plain model. slots: of the optimiser. rows: continual evaluation of the first task's sets. steps, cost: of
-    its training."""
+    of the plain model. slots: of the optimiser. rows: continual evaluation of the first task's sets. values: of their
+    blocks, one after another, float32; empty where they are not kept. steps, cost: of its training."""
 
     name: str
     identity: dict[str, Any]
@@ -55,6 +56,7 @@ class Upstream:
     rows: list[Row]
     steps: int
     cost: dict[str, Any]
+    values: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 def shared(session: Session) -> Upstream:
@@ -118,7 +120,7 @@ def _read(folder: Path, warn: Callable[[str], None]) -> Upstream | None:
         identity = {"kind": SHARED, "key": facts["key"], "weights_sha256": tensors_sha256(model)}
         identity |= {"steps": facts["steps"], "settings": facts["settings"]}
         name = f"{SHARED} {facts['key'][:8]}"
-        return Upstream(name, identity, model, slots, rows, facts["steps"], facts["cost"])
+        return Upstream(name, identity, model, slots, rows, facts["steps"], facts["cost"], loaded[LOSSES])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, UserError) as error:
@@ -145,7 +147,7 @@ def _write(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> N
     (folder / FACTS).unlink(missing_ok=True)
     partial = folder / f".{TENSORS}.partial"
     try:
-        save_file({name: t for name, t in tensors.items() if name.startswith((MODEL, OPTIMIZER))}, partial)
+        save_file({name: t for name, t in tensors.items() if name.startswith((MODEL, OPTIMIZER, LOSSES))}, partial)
     except SafetensorError as error:
         partial.unlink(missing_ok=True)
         raise OSError(None, str(error), str(partial)) from error

@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from clbench.engine.checkpoint import AllDamaged
+from clbench.engine.loss_log import kept_of
 from clbench.engine.reporter import Reporter
 from clbench.engine.saving import saved_state
 from clbench.errors import Interrupted
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from clbench.stream import Stream
     from clbench.table import Row
 
+LOSSES = "losses"
 COSTS = ("steps", "samples_train", "flops_train", "seconds_train")
 
 
@@ -46,8 +49,20 @@ def train(outer: Session, stream: Stream, folder: Path) -> tuple[dict[str, Tenso
     finally:
         inner.close()
     rows = [row.to_json() for row in inner.table.table.rows if _during(row, inner.step)]
+    tensors |= {LOSSES: _losses(inner)}
     kept = {f"upstream_{key}": cost[key] for key in COSTS}
     return tensors, {"steps": inner.step, "rows": rows, "cost": kept}
+
+
+def _losses(inner: Session) -> Tensor:
+    """float32: of the rows that are handed on, the values of their blocks, where those are kept."""
+    values = torch.from_numpy(inner.losses.values())
+    if not len(values):
+        return values
+    rows = kept_of(inner.table.table.rows, inner.objective.primary)
+    parts = values.split([row.n or 0 for row in rows])
+    mine = [part for row, part in zip(rows, parts, strict=True) if _during(row, inner.step)]
+    return torch.cat([values[:0], *mine])
 
 
 def _during(row: Row, steps: int) -> bool:

@@ -32,11 +32,13 @@ class Objective(ABC):
     """Inputs from stored values, losses from outputs, scores from predictions.
 
     primary: the name of the primary metric, direction: which way is better. decides: whether a sample's score is a
-    0/1 decision (accuracy) whose noise floor is binomial.
+    0/1 decision (accuracy) whose noise floor is binomial. keeps_values: whether the value of every evaluated sample is
+    kept in the run's folder (`clbench.block_losses`).
     """
 
     primary: ClassVar[str]
     direction: ClassVar[Literal["higher", "lower"]]
+    keeps_values: ClassVar[bool] = False
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream

@@ -26,6 +26,7 @@ class LanguageModeling(Objective):
 
     primary: ClassVar[str] = "nats"
     direction: ClassVar[Literal["higher", "lower"]] = "lower"
+    keeps_values: ClassVar[bool] = True
 
     def __init__(self, stream: Stream) -> None:
         super().__init__(stream)
