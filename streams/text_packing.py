@@ -102,6 +102,7 @@ class Packing:
         self.library = library
         self.tokenizer = tokenizer
         self.trained = list(dict.fromkeys(phase.domain for phase in phases))
+        self.dropped: dict[Domain, int] = {}
 
     def stream(self) -> PackedStream:
         from clbench.data.fingerprint import content_fingerprint
@@ -164,10 +165,10 @@ class Packing:
         """Drop every training document that stands in any evaluation set (of any domain), and every validation
         document alike; what was dropped, and what overlaps in part, in words."""
         evaluated = {key for domain in splits for split in splits[domain] for key in split.sides["evaluation"]}
-        dropped = {domain: sum(split.drop(evaluated) for split in splits[domain]) for domain in self.trained}
+        self.dropped = {domain: sum(split.drop(evaluated) for split in splits[domain]) for domain in self.trained}
         notes = [
             f"{count} documents of {domain.name} left out of training: they stand in an evaluation set"
-            for domain, count in dropped.items()
+            for domain, count in self.dropped.items()
             if count
         ]
         texts: dict[Side, dict[str, list[str]]] = {
@@ -208,6 +209,8 @@ class Packing:
         context = self.config.context
         name = domain.name if len(domain.sources) == 1 else f"{domain.name} ({domain.sources[number].name})"
         found = f"text domain {name}: {blocks} {side} blocks of {context} tokens"
+        if side == "train" and self.dropped[domain]:
+            found += f" without the {self.dropped[domain]} documents that stand in an evaluation set"
         if blocks == 0:
             return f"{found}; it needs more text, or a smaller context"
         if side == "evaluation" and len(domain.sources) == 1:

@@ -15,7 +15,7 @@ from .generated import DOMAINS
 if TYPE_CHECKING:
     from clbench.data.text import Document
 
-TEXT_FILES = (".txt", ".jsonl", ".ndjson", ".parquet")
+TEXT_FILES = (".txt", ".md", ".jsonl", ".ndjson", ".json", ".parquet", ".gz")
 SLICE_KEYS = ("year", "lang", "doc", "imports")
 FORMS = "[1990-1999] (years), [lang=de], [doc=PATTERN] or [imports=LIBRARY]"
 
@@ -117,6 +117,7 @@ def place_name(place: str) -> str:
     path = Path(place).expanduser()
     if _is_path(place):
         path = path.resolve()
+        path = Path(path.stem) if path.suffix == ".gz" else path
         return path.stem if path.suffix in TEXT_FILES else path.name
     return place.lower().replace("-", "_")
 

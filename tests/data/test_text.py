@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -104,6 +105,55 @@ def test_a_folder_of_files_without_split_names(tmp_path: Path, suffix: str) -> N
     assert len(val) == 4 and sorted(d.text for d in train + val) == sorted(texts)
 
 
+def test_markdown_where_there_are_no_text_files(tmp_path: Path) -> None:
+    for i in range(10):
+        (tmp_path / f"{i}.md").write_text(f"# note {i}")
+    assert len(load_documents(tmp_path, "all")) == 10
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("b")
+    assert [d.text for d in load_documents(tmp_path, "train")] in (["a"], ["b"])
+
+
+def test_compressed_files(tmp_path: Path) -> None:
+    lines = "".join(json.dumps({"text": f"täxt {i}", "year": i}) + "\n" for i in range(20))
+    places = [tmp_path / name for name in ("a/train.jsonl", "b/part-0.jsonl", "c.json", "d/e.jsonl")]
+    for place in places:
+        place.parent.mkdir(exist_ok=True)
+        place.with_name(f"{place.name}.gz").write_bytes(gzip.compress(lines.encode()))
+    train = load_documents(tmp_path / "a", "train")
+    assert train[3] == Document("täxt 3", "train#3", 3) and len(train) == 20
+    for place in (tmp_path / "b", tmp_path / "c.json.gz", tmp_path / "d"):
+        assert sorted(d.year or 0 for d in load_documents(place, "all")) == list(range(20))
+    (tmp_path / "book.txt.gz").write_bytes(gzip.compress(b"line\n" * 3000))
+    assert "".join(d.text for d in load_documents(tmp_path / "book.txt.gz", "all")) == "line\n" * 3000
+    (tmp_path / "c.json.gz").write_bytes(gzip.compress(lines.encode())[:-9])
+    assert "cannot be unpacked" in refused(tmp_path / "c.json.gz")
+    (tmp_path / "c.json.gz").write_bytes(b"no gzip")
+    assert "cannot be unpacked" in refused(tmp_path / "c.json.gz")
+
+
+def test_long_lines_are_cut_at_white_space(tmp_path: Path) -> None:
+    for name, text in (("a", "words and words " * 5000), ("b", "第" * 9000 + "\nend")):
+        (tmp_path / f"{name}.txt").write_text(text)
+        parts = sorted(load_documents(tmp_path / f"{name}.txt", "all"), key=lambda d: int(d.doc.split("#")[1]))
+        assert "".join(d.text for d in parts) == text and len(parts) > 2
+        assert name == "b" or all(d.text.endswith(" ") for d in parts)
+
+
+def test_one_document_cannot_be_divided(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("short")
+    assert "is one document" in refused(tmp_path / "one.txt")
+    (tmp_path / "same.jsonl").write_text('{"text": "a", "doc": "d"}\n{"text": "b", "doc": "d"}')
+    assert "is one document" in refused(tmp_path / "same.jsonl", "val")
+
+
+def test_years_of_a_column_with_gaps(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"], "year": [1999.0, float("nan")]}), tmp_path / "train.parquet")
+    assert [d.year for d in load_documents(tmp_path, "train")] == [1999, None]
+    pq.write_table(pa.table({"text": ["a"], "year": [1999.5]}), tmp_path / "train.parquet")
+    assert "year is 1999.5" in refused(tmp_path)
+
+
 def test_empty_and_misencoded_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("fine")
     (tmp_path / "b.txt").write_text(" \n")
@@ -129,7 +179,15 @@ def test_faulty_parquet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("{", "line 1: not valid JSON"), ('{"t": 1}', 'no "text"'), ("[]", 'no "text"'), ('{"text": 3}', "text is int")],
+    [
+        ("{", "line 1: not valid JSON"),
+        ('{"t": 1}', 'no "text"'),
+        ("[]", 'no "text"'),
+        ('{"text": 3}', "text is int"),
+        ('{"body": "a", "id": 3}', 'no "text" (it has body, id)'),
+        (r'{"text": "\ud800"}', "half of a surrogate pair"),
+        (r'{"text": "a", "doc": "\udfff"}', "half of a surrogate pair"),
+    ],
 )
 def test_faulty_jsonl(tmp_path: Path, line: str, said: str) -> None:
     (tmp_path / "train.jsonl").write_text(line)

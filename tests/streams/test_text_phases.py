@@ -263,3 +263,9 @@ def test_packed_blocks_are_kept_and_mapped(tmp_path: Path, monkeypatch: pytest.M
     write(tmp_path, "alpha", about("gamma", 40), about("held", 20))
     with pytest.raises(pytest.fail.Exception, match="packed again"):
         build(root=tmp_path, domains="alpha,prose", validation=0.2)
+
+
+def test_an_error_says_how_much_of_a_domain_repeats_its_evaluation_set(tmp_path: Path) -> None:
+    write(tmp_path, "twice", about("a", 9), about("a", 9))
+    message = error_of(root=tmp_path, domains=["twice"])
+    assert "0 train blocks of 32 tokens without the 9 documents that stand in an evaluation set" in message

@@ -33,6 +33,8 @@ def sliced(text: str) -> Slice:
         ("novels[lang=de]", "novels.de"),
         ("a+b", "a+b"),
         ("./folder/diary.txt", "diary"),
+        ("notes.md", "notes"),
+        ("./folder/part.v2.jsonl.gz", "part.v2"),
         ("hf:owner/Some-Name", "some_name"),
         ("hf:owner/name@main:german:body[2019]", "name.german.body.2019"),
     ],
