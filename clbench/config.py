@@ -19,9 +19,9 @@ def setting(default: Any, description: str, *, source: str, **limits: Any) -> An
 
 
 class Config(BaseModel):
-    """Base of every configuration: unknown keys are errors, values are checked on assignment."""
+    """Base of every configuration: unknown keys are errors, values are checked on assignment, numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, frozen=False)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, frozen=False, allow_inf_nan=False)
 
 
 def parse_config(kind: type[Config], values: dict[str, Any], owner: str) -> Any:

@@ -92,6 +92,7 @@ class Prepared:
         self.strategy, self.config = parts.strategy, parts.strategy_config
         self.stream = compacted(build_stream(spec, parts))
         self.spec = in_full(spec, parts, self.stream)
+        self.strategy.check_stream(self.config, self.stream)
         self.sources = {"strategy": source_hash(parts.strategy), "stream": source_hash(parts.recipe)}
         if spec.devices > 1 and self.strategy.needs.gradient_free:
             raise UserError(f"{strategy_label(spec.strategy)} has no gradients to share: it runs on one device")
@@ -151,14 +152,13 @@ def _finish(session: Session, record: Record, status: str, error: str | None) ->
     record["model"] = session.builder.described() if status in ("completed", "diverged") else None
     if status != "interrupted" and len(session.table.table):
         session.table.table.write(session.folder / "evaluations.parquet")
-        record["metrics"] = _metrics(session, compute)
         _write_losses(session)
+        record["metrics"] = _metrics(session, compute)
     write_record(session.folder, record)
     if status == "completed":
         session.saver.checkpoints.remove()
         shutil.rmtree(session.folder / LOCAL, ignore_errors=True)
         session.table.path.unlink(missing_ok=True)
-
         session.losses.remove()
 
 
@@ -173,6 +173,7 @@ def _write_losses(session: Session) -> None:
         write_block_losses(session.folder, rows, values)
     else:  # what was evaluated before a checkpoint of an older version
         session.warn("the losses of single blocks are incomplete: they are not kept")
+
 
 def _metrics(session: Session, compute: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from clbench.memory import Memory
     from clbench.mixtures import Policy
     from clbench.objectives import Objective
-    from clbench.stream import Task
+    from clbench.stream import Stream, Task
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,9 @@ class Strategy:
     adopts: ClassVar[bool] = True
     """Whether it can go on from a first task learned by plain training (`--upstream shared`). False: what it remembers
     of a task exists only while it trains on it."""
+    plans_ahead: ClassVar[bool] = True
+    """Whether `phases` follows from the settings and the tasks alone, not from what was trained: all plans are then
+    checked before any training. A class that overrides `phases` says so itself, or counts as False."""
     inputs: ClassVar[Literal["raw", "features"]] = "raw"
     """"features": batches and `predict` hold features of the frozen backbone, float32 [B, d], read from the feature
     cache; `model` is then a head on features (its backbone is the identity). "raw": until a phase says `features`."""
@@ -89,6 +92,10 @@ class Strategy:
     def reads(cls, config: Any) -> Literal["raw", "features"]:
         """What batches hold from the start on: `inputs`, unless the settings decide."""
         return cls.inputs
+
+    @classmethod
+    def check_stream(cls, config: Any, stream: Stream) -> None:
+        """Refuse settings that do not go with a stream, before anything is trained. Raises UserError. Default: none."""
 
     @classmethod
     def needs_with(cls, config: Any) -> Needs:

@@ -30,6 +30,7 @@ class GuidedMixture(Strategy):
         )
 
     needs = Needs(stores_samples=True)
+    plans_ahead = True
     checked_on: ClassVar[dict[str, Any]] = {"validation": 0.2}
     looks_first: ClassVar[bool] = False
     """Whether the losses before a phase's first step are an observation, too."""

@@ -9,12 +9,13 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 
 from clbench.config import setting
+from clbench.errors import UserError
 from clbench.memory import Policy
 from clbench.mixtures import FixedReplay, TiC
 from clbench.phase import Phase
 from clbench.samples import Batch
 from clbench.strategy import Needs, Strategy
-from clbench.stream import Task
+from clbench.stream import Stream, Task
 
 LATER = {"memory": "bounded", "order": "shuffled", "budget": "additive", "over": "uniform", "rule": "fixed"}
 
@@ -75,10 +76,19 @@ class Replay(Strategy):
 
     paper = "Chaudhry et al. 2019 (arXiv 1902.10486)"
     needs = Needs(task_boundaries=False, stores_samples=True)
+    plans_ahead = True
 
     @classmethod
     def needs_with(cls, config: Any) -> Needs:
         return Needs(stores_samples=True) if config.memory == "domains" else cls.needs
+
+    @classmethod
+    def check_stream(cls, config: Any, stream: Stream) -> None:
+        if config.memory == "domains" and len(stream.tasks) == 1:
+            raise UserError(
+                f"strategy replay: memory=domains replays earlier tasks, but {stream.name} has one task: use finetune, "
+                "or a stream of two tasks or more"
+            )
 
     def setup(self) -> None:
         if self.config.memory == "bounded":

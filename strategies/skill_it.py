@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from clbench.config import setting
 from clbench.errors import UserError
 from clbench.mixtures import Policy, SkillIt
 from clbench.samples import Samples
-from clbench.stream import Task
+from clbench.stream import Stream, Task
 
 from .guided_mixture import GuidedMixture
 
@@ -34,6 +36,16 @@ class SkillItMixture(GuidedMixture):
 
     paper = "Chen et al. 2023, NeurIPS (arXiv 2307.14430)"
 
+    @classmethod
+    def check_stream(cls, config: Any, stream: Stream) -> None:
+        rows, tasks = config.adjacency, len(stream.tasks)
+        if rows is not None and [len(row) for row in rows] != [tasks] * tasks:
+            raise UserError(
+                f"strategy skill-it: adjacency must have {tasks} rows of {tasks} numbers, one for each task of "
+                f"{stream.name}; the lengths of its rows are {[len(row) for row in rows]}"
+            )
+        SkillIt(config.eta, config.window, rows)
+
     def policy(self, task: Task, earlier: dict[str, Samples]) -> Policy:
         c = self.config
         matrix = None if c.adjacency is None else self._seen(task)
@@ -42,8 +54,4 @@ class SkillItMixture(GuidedMixture):
     def _seen(self, task: Task) -> list[list[float]]:
         """The adjacency of the tasks seen, the current one first."""
         order = [task.index, *range(task.index)]
-        rows = self.config.adjacency
-        if any(i >= len(rows) or j >= len(rows[i]) for i in order for j in order):
-            needed = task.index + 1
-            raise UserError(f"skill-it: adjacency has no row or column of task {task.index}: it needs {needed} or more")
-        return [[rows[i][j] for j in order] for i in order]
+        return [[self.config.adjacency[i][j] for j in order] for i in order]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from clbench.config import setting
-from clbench.errors import UserError
+from clbench.errors import UserError, did_you_mean
 from clbench.mixtures import NewOnly, Policy, PretrainLike
 from clbench.mixtures.policy import normalised
 from clbench.mixtures.selection import holds_tokens, lowest, ngram_perplexity, random_subset
 from clbench.phase import Phase
 from clbench.samples import Samples
 from clbench.strategy import Needs, Strategy
-from clbench.stream import Task
+from clbench.stream import Stream, Task
 
 
 class StabilityGap(Strategy):
@@ -58,13 +58,29 @@ class StabilityGap(Strategy):
 
     paper = "Guo et al. 2024 (arXiv 2406.14833)"
     needs = Needs(stores_samples=True)
+    plans_ahead = True
 
-    def setup(self) -> None:
-        c = self.config
+    @classmethod
+    def check_stream(cls, config: Any, stream: Stream) -> None:
+        c = config
+        if c.quality == "ngram" and stream.vocabulary is None:
+            raise UserError(f"strategy stability-gap: {stream.name} is no stream of text: use quality=random")
         if (c.slices is None) != (c.substitute is None):
-            raise UserError("stability-gap: slices and substitute are set together: which slice the new task replaces")
+            raise UserError(
+                "strategy stability-gap: slices and substitute are set together: which slice the new task replaces"
+            )
         if c.slices is not None:
             PretrainLike(c.slices, str(c.substitute))
+            first = [task.name for task in stream.tasks[:1]]
+            unknown = [name for name in c.slices if name not in (c.substitute, *first)]
+            if unknown and c.mixture:
+                raise UserError(
+                    f"strategy stability-gap: slices names {unknown[0]!r}, but the second task of {stream.name} can "
+                    f"only be mixed with the first{did_you_mean(unknown[0], first)}"
+                )
+
+    def setup(self) -> None:
+        self._subsets: dict[int, Samples] = {}
 
     def phases(self, task: Task) -> list[Phase]:
         c, earlier = self.config, self.earlier_samples()
@@ -75,7 +91,9 @@ class StabilityGap(Strategy):
         new = normalised(shares)[c.substitute or task.name] if c.mixture else 1.0
         drawn = max(1, round(new * n))
         redraws = c.mixture and c.redraw and c.subset < 1
-        chosen = self._chosen(task, n if redraws or c.subset == 1 else drawn)
+        if task.index not in self._subsets:
+            self._subsets[task.index] = self._chosen(task, n if redraws or c.subset == 1 else drawn)
+        chosen = self._subsets[task.index]
         sources = {task.name: chosen, **(earlier if c.mixture else {})}
         policy = self._policy(task, shares, drawn if redraws else None)
         if c.steps is None and c.passes is not None:

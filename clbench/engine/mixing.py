@@ -86,23 +86,23 @@ class Mixer:
             raise RunFailed(f"phase {phase.name!r} has sources, but no mixture that says what to draw from them")
         self.session = session
         self.phase = phase
-        self.sources: dict[str, Samples | None] = dict(phase.sources)
-        self.names = list(self.sources)
+        self.names = list(phase.sources)
+        self._given: dict[str, Samples] = {name: s for name, s in phase.sources.items() if s is not None}
         self.policy: Policy = phase.mixture
         self.task = task.index
         self.place = (task.index, number)
         self.quotas = Quotas(phase.batch_size, self.names)
         self._orders: dict[str, tuple[int, Tensor]] = {}
-        empty = [name for name, samples in self.sources.items() if samples is not None and not len(samples)]
+        empty = [name for name, samples in self._given.items() if not len(samples)]
         if empty:
             raise UserError(f"phase {phase.name!r}: there are no samples of {empty[0]!r} to draw from")
-        self._samples = _of_one_pool([s for s in self.sources.values() if s is not None])
+        self._samples = _of_one_pool(list(self._given.values()))
 
     # -- the phase -----------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """On fresh entry, before `Phase.begin`."""
-        self._reset()
+        self.reset()
         self.session.services.mixing.places[self.names[0]] = [0, 0, 0]
         self.session.services.mixing.running = self
 
@@ -110,7 +110,7 @@ class Mixer:
         """On every entry: the phase's length, from the data of the task and the policy's budget."""
         mixing = self.session.services.mixing
         if not fresh:
-            self._reset()
+            self.reset()
             saved = mixing.take_saved()
             self.quotas.load_state_dict(saved["quotas"])
             self.policy.load_state_dict(saved["policy"])
@@ -127,7 +127,8 @@ class Mixer:
     def leave(self) -> None:
         self.session.services.mixing.end(self.names[0])
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """Tell the policy of the sources. Raises UserError where it does not fit them."""
         with hook(self.session.strategy, "mixture.reset", self.task, self.session.log):
             self.policy.reset(self.names, self.names[0], self.session.services.generator("mixture"))
 
@@ -135,7 +136,7 @@ class Mixer:
         """On an online stream, neither more samples than the task has nor some of them again."""
         if not self.session.stream.single_pass:
             return
-        current = self.sources[self.names[0]]
+        current = self._given.get(self.names[0])
         drawn = sum(self.sizes) * self.policy.weights(0)[self.names[0]]
         if length > per_epoch or (current is not None and drawn > len(current) + self.phase.batch_size):
             raise UserError(
@@ -147,9 +148,9 @@ class Mixer:
 
     def batch(self, step: int) -> Batch:
         """The batch of this 0-based step; steps must come one after another. `part` numbers the sources."""
-        counts = self.quotas.next(self._weights(step), self.sizes[step])
+        counts = self.quotas.next(self.weights(step), self.sizes[step])
         epoch = self.session.services.mixing.places[self.names[0]][0]
-        taken = {name: self._take(name, counts[name]) for name, source in self.sources.items() if source is not None}
+        taken = {name: self._take(name, counts[name]) for name in self._given}
         batch = self._read(taken, epoch)
         batch.left_out = sum(counts.values()) - len(batch.labels)
         batch.part = torch.cat(
@@ -157,7 +158,8 @@ class Mixer:
         )
         return batch
 
-    def _weights(self, step: int) -> dict[str, float]:
+    def weights(self, step: int) -> dict[str, float]:
+        """The policy's shares at a step, checked."""
         with hook(self.session.strategy, "mixture.weights", self.task, self.session.log):
             weights = self.policy.weights(step)
         fits = weights.keys() == set(self.names) and min(weights.values()) >= 0
@@ -188,8 +190,7 @@ class Mixer:
         """Positions in the order of one pass. The current source's are those of a phase without a mixture."""
         known = self._orders.get(name)
         if known is None or known[0] != epoch:
-            samples, reading = self.sources[name], self.policy.reading(name)
-            assert samples is not None
+            samples, reading = self._given[name], self.policy.reading(name)
             order = torch.arange(len(samples))
             if reading.order == "shuffled" or reading.take is not None:
                 place: tuple[int | str, ...] = self.place if name == self.names[0] else ("source", name)
@@ -204,10 +205,10 @@ class Mixer:
         services, view = self.session.services, self.phase.view
         view = view if any(len(rows) for rows in taken.values()) else "plain"
         if self._samples is not None:
-            index = torch.cat([self.sources[name].index[rows] for name, rows in taken.items()])  # type: ignore[union-attr]
+            index = torch.cat([self._given[name].index[rows] for name, rows in taken.items()])
             return services.batch(Samples(self._samples.pool, index), torch.arange(len(index)), view, epoch)
         parts = {name: rows for name, rows in taken.items() if len(rows)} or taken
-        batches = [services.batch(self.sources[n], rows, view, epoch) for n, rows in parts.items()]  # type: ignore[arg-type]
+        batches = [services.batch(self._given[name], rows, view, epoch) for name, rows in parts.items()]
         return Batch.join(batches)
 
     def state_dict(self) -> dict[str, Any]:

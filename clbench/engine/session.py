@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,6 +24,7 @@ from clbench.engine.log import TableLog
 from clbench.engine.loss_log import LossLog
 from clbench.engine.parallel import Ranks
 from clbench.engine.planning import evaluation_plan
+from clbench.engine.rehearsal import rehearse
 from clbench.engine.reporter import Reporter
 from clbench.engine.saver import Saver
 from clbench.engine.saving import Aside, final_state_hash
@@ -38,8 +39,8 @@ from clbench.samples import Batch
 from clbench.spec import RunSpec
 from clbench.strategy import Strategy
 from clbench.stream import Stream, Task
-
 from clbench.table import Row
+
 if TYPE_CHECKING:
     from clbench.engine.assembly import ModelBuilder
 
@@ -88,13 +89,14 @@ class Session:
         services.counted = lambda: self.meters.counted("flops_train")
         services.remembered = lambda n: self.meters.add("samples_remembered", n)
         self.table = TableLog(folder / "evaluations.jsonl", kept=ranks.first)
-        self.strategy = strategy(config, services)
         self.losses = LossLog(folder / "block_losses.raw", kept=ranks.first and objective.keeps_values)
+        self.strategy = strategy(config, services)
         self.gives_task_id = strategy.needs.task_id_at_test and stream.scenario == "task"
         self.cursor = START
         self.resumed_at = START
         self.line = Line(START.task)
         self.aside: Aside | None = None
+        self.leaving_line: Callable[[], None] | None = None
         self.interrupted = False
         self.stopped_at_step: int | None = None
         self.updates = 0
@@ -155,10 +157,11 @@ class Session:
             self.objective.grow_to(self.model, self.stream.initial_classes)
         self._warn_of_shares()
         if not self.saver.restore():
+            rehearse(self)
             self.table.rewind(0, 0)
+            self.losses.rewind(0)
         self._same_everywhere("at the start")
         self.saver.start_clock()
-            self.losses.rewind(0)
         self.meters.start_loop()
         self.reporter.started(self)
         if self.continued and self.strategy.needs.resume != "step":
@@ -219,9 +222,10 @@ class Session:
         """The phases that are not done on this line, each begun (fresh) or taken up where it stood.
 
         Where the trunk of a phase is done, the task forks: on the line that takes the branch, it goes on at once.
+        A task that was learned elsewhere has forked before its first phase, if at all.
         """
         plan = self.plan(task)
-        for number, part in stretches(plan, self.line):
+        for number, part in stretches(plan, Line(task.index) if adoption.adopts(self, task) else self.line):
             phase = plan[number]
             if self.line.at(Stage.PHASE, number, LAST_STEP) < self.resumed_at:
                 continue
@@ -237,7 +241,7 @@ class Session:
             self.active = active
             yield active
             if active.part == "trunk" and active.finished and active.anneal_start is not None:
-                set_aside(self, phase)
+                set_aside(self, phase.resume_from)
                 if self.line.view == "branch":
                     active.branch_off()
                     yield active
@@ -382,9 +386,9 @@ class Session:
 
     def _append(self, rows: list[Row], values: list[Tensor]) -> None:
         self.table.append(rows)
+        self.losses.append(values)
         self.reporter.evaluated(rows)
 
-        self.losses.append(values)
     # -- the end -------------------------------------------------------------------------------------------------
 
     def cost(self) -> dict[str, Any]:
@@ -402,9 +406,9 @@ class Session:
         if self.services.features is not None and self.ranks.first:
             self.services.features.flush()
         self.table.close()
+        self.losses.close()
         self.reporter.finished()
 
-        self.losses.close()
 
 class _StopEvaluating(Exception):
     """Leave an evaluation before its end: the model gets its own weights back on the way."""
