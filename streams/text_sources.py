@@ -93,7 +93,7 @@ def parse_domain(text: str) -> Domain:
     part of it.
     """
     name, text = _own_name(text.strip())
-    parts = [text] if _is_path(text) else re.split(r"\+(?![^\[\]]*\])", text)
+    parts = [text] if Path(text).expanduser().exists() else re.split(r"\+(?![^\[\]]*\])", text)
     sources = tuple(_source(part.strip(), weighted=len(parts) > 1) for part in parts)
     bare = [(source.place, source.slice) for source in sources]
     if len(set(bare)) < len(bare):

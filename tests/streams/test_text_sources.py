@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,8 +56,11 @@ def test_shares_of_a_mixture() -> None:
     assert [source.text for source in mixed.sources] == ["a[lang=en]", "b"]
 
 
-def test_a_path_may_hold_what_means_something_elsewhere() -> None:
-    assert len(parse_domain("./a+b.txt").sources) == 1
+def test_a_file_may_hold_a_plus_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(parse_domain("./a+b.txt").sources) == 2
+    Path("a+b.txt").write_text("text")
+    assert [source.place for source in parse_domain("./a+b.txt").sources] == ["./a+b.txt"]
 
 
 def test_commas_inside_brackets_do_not_separate() -> None:
@@ -130,3 +135,10 @@ def test_slices_of_years_are_consecutive() -> None:
         "set[2002]",
         "set[2003-2005]",
     ]
+
+
+def test_paths_in_mixtures() -> None:
+    for text in ("./a.jsonl+/b/c", "2*/a.jsonl+./c.txt", "c/a.txt[2019]+b.md"):
+        assert len(parse_domain(text).sources) == 2, text
+    assert parse_domain("3*./x/a.jsonl.gz+b.txt").shares == [0.75, 0.25]
+    assert parse_domain("3*./x/a.jsonl.gz+b.txt").name == "a+b"
