@@ -46,7 +46,7 @@ def test_the_difference_and_its_error_are_those_of_the_blocks(pair: tuple[Path, 
             assert found.mean == pytest.approx(losses[0].mean() - losses[1].mean(), abs=1e-9)
             assert found.se == pytest.approx(np.sqrt(np.var(difference) / (len(difference) - 1)))
             unpaired = np.sqrt((losses[0].var() + losses[1].var()) / (len(difference) - 1))
-            assert 0 < found.se and found.se != pytest.approx(unpaired)
+            assert found.se > 0 and found.se != pytest.approx(unpaired)
 
 
 def test_a_run_is_no_different_from_itself(pair: tuple[Path, Path]) -> None:
@@ -73,8 +73,8 @@ def test_what_cannot_be_paired_is_told(pair: tuple[Path, Path], tmp_path: Path) 
 
 @pytest.mark.slow
 def test_exporting_and_verifying_do_without_them(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    from clbench.seal import broken_seal
     from clbench.record import read_record
+    from clbench.seal import broken_seal
     from clbench.sharing.export import export_runs
     from clbench.sharing.importing import import_archive
 

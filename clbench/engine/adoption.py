@@ -5,11 +5,14 @@ Everything that a run takes from an upstream is in its own checkpoints from then
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from clbench.engine.cursor import Line
+from clbench.engine.fork import set_aside
 from clbench.engine.hooks import hook
 from clbench.engine.upstream_store import Upstream, from_file, shared
 from clbench.errors import UserError
@@ -40,6 +43,15 @@ def adopt(session: Session, task: Task) -> None:
         session.take_over(found.rows, [found.values])
     with hook(session.strategy, "adopt", task.index, session.log), session.meters.counted("flops_train"):
         session.strategy.adopt(session.services.view(task))
+    if found.left and session.strategy.needs.resume == "step":
+        _fork(session, task, found)
+
+
+def _fork(session: Session, task: Task, found: Upstream) -> None:
+    """The upstream forked: so does the task here, and the line that is left is evaluated with the model at its end."""
+    session.line = Line(task.index)
+    set_aside(session, session.spec.upstream_settings["resume_from"])
+    _load(session, replace(found, tensors=found.left))
 
 
 def _obtain(session: Session) -> Upstream:

@@ -81,19 +81,21 @@ def lines(session: Session, task: Task) -> Iterator[Line]:
         yield session.line
 
 
-def set_aside(session: Session, phase: Phase) -> None:
-    """Fork: keep the state as it is, and go on with the line that is left again."""
+def set_aside(session: Session, resume_from: str) -> None:
+    """Fork: keep the state as it is, and go on with the line that is left again. resume_from: as of `Phase`."""
     fault_point("fork")
     tensors, state = training_state(session)
     copies = {name: tensor.clone() for name, tensor in tensors.items()}
     session.aside = Aside(copies, state, session.services.snapshots.copy(), dict(vars(session.strategy)))
-    left: Part = "branch" if phase.resume_from == "stable" else "trunk"
+    left: Part = "branch" if resume_from == "stable" else "trunk"
     session.line = replace(session.line, view=left, kept=False)
 
 
 def put_back(session: Session, aside: Aside) -> None:
     """Leave a line: the state is that at the fork, and the other line, which training goes on from, begins."""
     fault_point("rejoin")
+    if session.leaving_line is not None:
+        session.leaving_line()
     strategy = vars(session.strategy)
     strategy.clear()
     strategy.update(aside.attributes)

@@ -1,7 +1,7 @@
 """Shared upstreams: the first task of a stream, learned once by plain training and kept for all runs that ask for it.
 
 An entry is a folder in the cache, named by a hash of everything its numbers depend on: `upstream.safetensors` (weights
-and optimiser state), `upstream.json` (evaluations, cost, checksum; written last), while it is trained `training/` (an
+and optimiser state, blocks' losses), `upstream.json` (evaluations, cost, checksum; written last), while it is trained `training/` (an
 ordinary run's checkpoint). One process trains, others wait. Where the cache cannot be written the entry stands in the
 run's own folder.
 """
@@ -25,7 +25,7 @@ from torch import Tensor
 from clbench.data.root import cache_dir, cache_place
 from clbench.engine.optimizers import Slots
 from clbench.engine.upstream_key import first_task, upstream_key
-from clbench.engine.upstream_training import LOSSES, train
+from clbench.engine.upstream_training import LEFT, LOSSES, MODEL, train
 from clbench.errors import Interrupted, UserError
 from clbench.files import checksum, sync_folder, write_atomically
 from clbench.models.identity import tensors_sha256
@@ -40,14 +40,15 @@ TENSORS, FACTS = "upstream.safetensors", "upstream.json"
 LOCAL = "upstream"
 """The folder in a run's own folder, where there is no cache."""
 SECONDS_BETWEEN_LOOKS = 0.2
-MODEL, OPTIMIZER = "model/", "optimizer/"
+OPTIMIZER = "optimizer/"
 
 
 @dataclass(frozen=True)
 class Upstream:
     """A first task learned elsewhere. name: for messages. identity: for the record. tensors: the model's, by the names
     of the plain model. slots: of the optimiser. rows: continual evaluation of the first task's sets. values: of their
-    blocks, one after another, float32; empty where they are not kept. steps, cost: of its training."""
+    blocks, one after another, float32; empty where they are not kept. left: where the task forked, the model's at the
+    end of the line that training did not go on from. steps, cost: of its training."""
 
     name: str
     identity: dict[str, Any]
@@ -57,6 +58,7 @@ class Upstream:
     steps: int
     cost: dict[str, Any]
     values: Tensor = field(default_factory=lambda: torch.empty(0))
+    left: dict[str, Tensor] = field(default_factory=dict)
 
 
 def shared(session: Session) -> Upstream:
@@ -120,7 +122,8 @@ def _read(folder: Path, warn: Callable[[str], None]) -> Upstream | None:
         identity = {"kind": SHARED, "key": facts["key"], "weights_sha256": tensors_sha256(model)}
         identity |= {"steps": facts["steps"], "settings": facts["settings"]}
         name = f"{SHARED} {facts['key'][:8]}"
-        return Upstream(name, identity, model, slots, rows, facts["steps"], facts["cost"], loaded[LOSSES])
+        left = _under(LEFT, loaded)
+        return Upstream(name, identity, model, slots, rows, facts["steps"], facts["cost"], loaded[LOSSES], left)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, UserError) as error:
@@ -130,13 +133,17 @@ def _read(folder: Path, warn: Callable[[str], None]) -> Upstream | None:
 
 def _parted(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Slots]:
     """The model's tensors, and the optimiser's by parameter and slot."""
-    model = {name.removeprefix(MODEL): t for name, t in tensors.items() if name.startswith(MODEL)}
+    model = _under(MODEL, tensors)
     slots: Slots = {}
     for key, value in tensors.items():
         if key.startswith(OPTIMIZER):
             name, _, slot = key.removeprefix(OPTIMIZER).rpartition("/")
             slots.setdefault(name, {})[slot] = value
     return model, slots
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _write(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -146,8 +153,9 @@ def _write(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> N
 
     (folder / FACTS).unlink(missing_ok=True)
     partial = folder / f".{TENSORS}.partial"
+    kept = (MODEL, OPTIMIZER, LOSSES, LEFT)
     try:
-        save_file({name: t for name, t in tensors.items() if name.startswith((MODEL, OPTIMIZER, LOSSES))}, partial)
+        save_file({name: t for name, t in tensors.items() if name.startswith(kept)}, partial)
     except SafetensorError as error:
         partial.unlink(missing_ok=True)
         raise OSError(None, str(error), str(partial)) from error

@@ -12,8 +12,9 @@ from torch import Tensor
 from clbench.engine.checkpoint import AllDamaged
 from clbench.engine.loss_log import kept_of
 from clbench.engine.reporter import Reporter
-from clbench.engine.saving import saved_state
+from clbench.engine.saving import saved_state, training_state
 from clbench.errors import Interrupted
+from clbench.files import write_atomically
 from clbench.upstream import OWN
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from clbench.stream import Stream
     from clbench.table import Row
 
-LOSSES = "losses"
+MODEL, LOSSES, LEFT = "model/", "losses", "left/"
+LEFT_FILE = "left.safetensors"
 COSTS = ("steps", "samples_train", "flops_train", "seconds_train")
 
 
@@ -49,7 +51,7 @@ def train(outer: Session, stream: Stream, folder: Path) -> tuple[dict[str, Tenso
     finally:
         inner.close()
     rows = [row.to_json() for row in inner.table.table.rows if _during(row, inner.step)]
-    tensors |= {LOSSES: _losses(inner)}
+    tensors |= {LOSSES: _losses(inner), **_left(folder)}
     kept = {f"upstream_{key}": cost[key] for key in COSTS}
     return tensors, {"steps": inner.step, "rows": rows, "cost": kept}
 
@@ -80,7 +82,25 @@ def _session(outer: Session, stream: Stream, folder: Path) -> Session:
     spec = outer.spec.model_copy(update=changes)
     inner = assemble(spec, folder, stream, Strategy, config, Relay(outer), outer.saver.every)
     inner.interrupted = outer.interrupted
+    inner.leaving_line = lambda: _keep_left(inner)
     return inner
+
+
+def _keep_left(inner: Session) -> None:
+    """Where the task forks: the model at the end of the line that is left, for who adopts the upstream to evaluate."""
+    from safetensors.torch import save
+
+    tensors, _ = training_state(inner)
+    write_atomically(
+        inner.folder / LEFT_FILE,
+        save({LEFT + name.removeprefix(MODEL): t for name, t in tensors.items() if name.startswith(MODEL)}),
+    )
+
+
+def _left(folder: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / LEFT_FILE) if (folder / LEFT_FILE).exists() else {}
 
 
 class Relay(Reporter):

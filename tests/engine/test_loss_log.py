@@ -45,7 +45,7 @@ def test_killed_and_resumed_the_file_is_the_same(runs: Any, fault: str) -> None:
 
 def test_those_of_a_shared_upstream_are_handed_on(runs: Any) -> None:
     """To the run that has it trained, and to one that finds it."""
-    fields = {"upstream": "shared", "upstream_settings": SHORT}
+    fields: dict[str, Any] = {"upstream": "shared", "upstream_settings": SHORT}
     first = runs.finish("first", spec(runs, **fields), every=None)
     again = runs.finish("again", spec(runs, **fields), every=None)
     assert (first / FILE).read_bytes() == (again / FILE).read_bytes()

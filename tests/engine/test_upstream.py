@@ -354,3 +354,48 @@ def test_interrupted_while_it_waits_or_trains(runs: Any, outcome: Outcome) -> No
     assert resume_run(folder)["status"] == "completed"
     whole = outcome(runs.finish("whole", spec, every=None))
     assert outcome(folder) == whole
+
+
+# -- upstreams that fork ---------------------------------------------------------------------------------------------
+
+ANNEALED = {"steps": 5, "batch_size": 16, "schedule": "warmup-cosine", "anneal": 0.4}
+
+
+@pytest.mark.oracle("infinite", "a shared upstream with an anneal has the rows of a run that trains it itself")
+@pytest.mark.parametrize("kept", ["stable", "annealed"])
+def test_an_upstream_that_forks_is_evaluated_at_both_ends(runs: Any, outcome: Outcome, kept: str) -> None:
+    settings = {**ANNEALED, "resume_from": kept}
+    own = outcome(runs.finish("own", runs.spec("finetune", strategy_settings=settings), every=None))
+    shared = runs.spec("finetune", strategy_settings=settings, upstream="shared", upstream_settings=settings)
+    found = outcome(runs.finish("shared", shared, every=None))
+    assert found["state"] == own["state"]
+    assert boundary(found) == boundary(own)
+    first = [row for row in boundary(found) if row["tasks_seen"] == 1]
+    assert {row["weights"] for row in first} == {"anneal", "train"}
+    values = {w: [row["value"] for row in first if row["weights"] == w] for w in ("anneal", "train")}
+    assert values["anneal"] != values["train"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kept", "fault"),
+    [
+        ("finetune", "stable", "rejoin:1"),  # while the upstream is trained: the model of the line it leaves is kept
+        slow("finetune", "annealed", "phase:4"),
+        slow("finetune", "stable", "fork:2"),  # the run's own: the upstream forks, and then the run that adopts it
+        slow("finetune", "stable", "end_task:3"),
+        slow("replay", "annealed", "rejoin:2"),
+        slow("everything", "stable", "end_task:4"),
+    ],
+)
+def test_one_that_forks_survives_faults(
+    runs: Any, outcome: Outcome, everything: str, strategy: str, kept: str, fault: str
+) -> None:
+    name = everything if strategy == "everything" else strategy
+    settings = {**ANNEALED, "resume_from": kept}
+    spec = runs.spec(name, strategy_settings=SHORT, upstream="shared", upstream_settings=settings)
+    os.environ["CLBENCH_CACHE"] = str(runs.folder / "whole-cache")
+    whole = outcome(runs.finish("whole", spec, every=None))
+    os.environ["CLBENCH_CACHE"] = str(runs.folder / "cache")
+    folder = runs.finish("killed", spec, fault)
+    assert runs.resume(folder) == 0
+    assert outcome(folder) == whole
