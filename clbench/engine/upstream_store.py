@@ -1,9 +1,9 @@
 """Shared upstreams: the first task of a stream, learned once by plain training and kept for all runs that ask for it.
 
-An entry is a folder in the cache, named by a hash of everything its numbers depend on: `upstream.safetensors` (weights
-and optimiser state, blocks' losses), `upstream.json` (evaluations, cost, checksum; written last), while it is trained `training/` (an
-ordinary run's checkpoint). One process trains, others wait. Where the cache cannot be written the entry stands in the
-run's own folder.
+An entry is a folder in the cache, named by a hash of everything its numbers depend on: `upstream.safetensors` (weights,
+optimiser state, losses of evaluated blocks), `upstream.json` (evaluations, cost, checksum; written last), while it is
+trained `training/` (an ordinary run's checkpoint). One process trains, others wait. Where the cache cannot be written
+the entry stands in the run's own folder.
 """
 
 from __future__ import annotations
