@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ROLES = (
     Role("joint", strategy="joint", own_upstream=True),
-    Role("scratch", strategy="scratch", own_upstream=True),
+    Role("scratch", strategy="scratch"),
     Role("frozen", strategy="frozen"),
     Role("control", stream_settings={"no_shift": True}),
 )
