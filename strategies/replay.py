@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
 
 from clbench.config import setting
@@ -66,6 +67,22 @@ class Replay(Strategy):
         rule: Literal["fixed", "tic"] = setting(
             "fixed", "with memory=domains: share, or all but 1/t of a batch in the t-th task (tic)", source="TiC-LM"
         )
+
+        @model_validator(mode="after")
+        def _all_act(self) -> Replay.Config:
+            """A share that nothing reads would be a replay of another size without a word."""
+            if self.memory == "domains":
+                self._refuse(("share",) if self.rule == "tic" else (), "rule=fixed")
+                return self
+            self._refuse(("order", "over", "rule"), "memory=domains")
+            if self.mixing == "add":
+                self._refuse(("share", "budget"), "mixing=share or memory=domains")
+            return self
+
+        def _refuse(self, names: Sequence[str], wanted: str) -> None:
+            for name in names:
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name}={getattr(self, name)} acts with {wanted} only")
 
         @model_serializer(mode="wrap")
         def _without_idle_settings(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

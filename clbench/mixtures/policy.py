@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 Order = Literal["shuffled", "in_order"]
 Budget = Literal["compute_equivalent", "additive"]
-Over = Literal["uniform", "tokens"]
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,23 @@ def test_all_earlier_data_in_the_place_of_a_memory(drive: Drive, final: Final, s
 
 def test_replay_without_later_settings_has_the_specification_it_had() -> None:
     assert not {"memory", "order", "budget", "over", "rule"} & Replay.Config().model_dump().keys()
-    assert Replay.Config(order="in_order").model_dump()["memory"] == "bounded"
+    assert Replay.Config(mixing="share", budget="compute_equivalent").model_dump()["memory"] == "bounded"
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"share": 0.05}, "share=0.05 acts with mixing=share or memory=domains only"),
+        ({"budget": "compute_equivalent"}, "budget=compute_equivalent acts with mixing=share"),
+        ({"mixing": "share", "order": "in_order"}, "order=in_order acts with memory=domains only"),
+        ({"rule": "tic"}, "rule=tic acts with memory=domains only"),
+        ({"memory": "domains", "rule": "tic", "share": 0.1}, "share=0.1 acts with rule=fixed only"),
+    ],
+    ids=str,
+)
+def test_settings_that_nothing_would_read_are_refused(settings: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(UserError, match=wanted):
+        parse_config(Replay.Config, settings, "strategy replay")
 
 
 def test_no_share_outside_zero_and_one() -> None:
