@@ -22,14 +22,14 @@ LOOPS = Path(__file__).parent / "text_loops.py"
 MODEL = "byte-gpt?ctx=128,d=128,layers=4,heads=4"
 ONE_DOMAIN = ["text-shift", "--set", "domains=english_novels", "--set", "context=128", "--set", "eval_blocks=16"]
 TWO_DOMAINS = ["text-strong", "--set", "eval_blocks=64"]
-TRAINING = ["lr=0.001", "batch_size=16", "epochs=1", "schedule=constant", "optimizer=adamw", "weight_decay=0.1", "clip=1"]
+TRAINING = ["lr=0.001", "batch_size=16", "epochs=1", "schedule=constant", "optimizer=adamw", "weight_decay=0.1"]
 
 
 def contestants(options: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
     common = ["--threads", str(options.threads)]
     ours = [sys.executable, "-m", "clbench", "run", "finetune"]
     run = ["--backbone", MODEL, "--quiet", "--json", "--no-tracking", "--out", str(folder / "results"), *common]
-    run += [part for setting in TRAINING for part in ("--set", setting)]
+    run += [part for setting in [*TRAINING, "clip=1"] for part in ("--set", setting)]
     run += ["--set", f"tokens={options.tokens}", *(["--precision", "bf16"] if options.bf16 else [])]
     loop = [str(folder / "blocks.npz"), "--model", MODEL, *common, *(["--bf16"] if options.bf16 else [])]
     found = {

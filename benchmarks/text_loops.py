@@ -119,7 +119,7 @@ def main() -> None:
     start = time.perf_counter()
     losses = (bare if options.job == "bare" else trainer)(model.train(), blocks, options)
     end = time.perf_counter()
-    print(json.dumps({"wall": end - START, "loop": end - start, "loss": losses[-1], "steps": len(blocks) // options.batch}))
+    print(json.dumps({"wall": end - START, "loop": end - start, "loss": losses[-1]}))
 
 
 if __name__ == "__main__":
