@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clbench.compact import compacted
+from clbench.engine.geometry import remove_beginnings
 from clbench.engine.loss_log import kept_of
 from clbench.engine.parallel import Ranks
 from clbench.engine.processes import processes_for, within_torchrun
@@ -147,6 +148,8 @@ def _finish(session: Session, record: Record, status: str, error: str | None) ->
     record |= {"status": status, "error": error, "finished": now(), "warnings": session.warnings}
     if session.diagnostics:
         record["diagnostics"] = session.diagnostics
+    if session.geometry:
+        record["update_geometry"] = session.geometry
     record["cost"] = session.cost()
     record["upstream"] = session.adopted.get("identity")
     record["model"] = session.builder.described() if status in ("completed", "diverged") else None
@@ -160,6 +163,7 @@ def _finish(session: Session, record: Record, status: str, error: str | None) ->
         shutil.rmtree(session.folder / LOCAL, ignore_errors=True)
         session.table.path.unlink(missing_ok=True)
         session.losses.remove()
+        remove_beginnings(session.folder)
 
 
 def _write_losses(session: Session) -> None:

@@ -48,6 +48,7 @@ def saved_state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "stopped_at_step": session.stopped_at_step,
         "warnings": session.warnings,
         "diagnostics": session.diagnostics,
+        "geometry": session.geometry,
         "trained": sorted(session.trained),
         "adopted": session.adopted,
     }
@@ -87,6 +88,7 @@ def restore_state(session: Session, tensors: dict[str, Tensor], state: dict[str,
     session.stopped_at_step = state["stopped_at_step"]
     session.warnings += [w for w in state["warnings"] if w not in session.warnings]
     session.diagnostics = state.get("diagnostics", [])
+    session.geometry = state.get("geometry", [])
     session.trained = set(state.get("trained", []))
     session.adopted = state.get("adopted", {})
     session.cursor = session.resumed_at = Cursor.from_json(state["cursor"])

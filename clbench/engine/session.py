@@ -19,6 +19,7 @@ from clbench.engine.evaluation import Evaluator
 from clbench.engine.faults import fault_point
 from clbench.engine.features import Features
 from clbench.engine.fork import lines, set_aside, stretches
+from clbench.engine.geometry import keep_beginning, measures, update_geometry
 from clbench.engine.hooks import check_plan, hook
 from clbench.engine.log import TableLog
 from clbench.engine.loss_log import LossLog
@@ -105,6 +106,7 @@ class Session:
         self.loss: Tensor | None = None
         self.warnings: list[str] = []
         self.diagnostics: list[dict[str, Any]] = []
+        self.geometry: list[dict[str, Any]] = []
         self.trained: set[str] = set()
         self.adopted: dict[str, Any] = {}
         self.continued = False
@@ -261,6 +263,8 @@ class Session:
             raise RunFailed(f"phase {phase!r} reads raw inputs, but the backbone is frozen: its features are read")
 
     def begin_task(self, task: Task) -> None:
+        if measures(self, task):
+            keep_beginning(self, task)
         self._boundary_hook("begin_task", task)
         if adoption.adopts(self, task):
             self.adopt(task)
@@ -275,6 +279,8 @@ class Session:
             return
         with hook(self.strategy, "diagnostics", task.index, self.log):
             self.diagnostics += entry(self.strategy.diagnostics(), task.index)
+        if measures(self, task):
+            self.geometry += update_geometry(self, task)
         self._same_everywhere(f"after task {task.index}")
         stored = self.stored_bytes()
         self.meters.totals["stored_bytes"] = max(self.meters.totals["stored_bytes"], stored)
