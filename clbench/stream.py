@@ -36,6 +36,8 @@ class EvalSet:
     """A set to be scored. `belongs_to` is its task's index, or None for a held-out set (in no task).
 
     `classes`: labels that occur in it. `bytes_per_target`: text only, bytes one target token stands for.
+    `kind`, `role`: of streams of images with captions. Which score the set gets, and whether it is one of the sets the
+    stream adapts to or one held out to measure what was known before; "" where a stream has no such parts.
     """
 
     name: str
@@ -43,6 +45,8 @@ class EvalSet:
     belongs_to: int | None
     classes: tuple[int, ...] = ()
     bytes_per_target: float = 1.0
+    kind: Literal["classification", "retrieval"] = "classification"
+    role: Literal["", "adaptation", "held-out"] = ""
 
 
 @dataclass(frozen=True)
