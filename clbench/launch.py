@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clbench.compact import compacted
-from clbench.engine.geometry import remove_beginnings
+from clbench.engine import geometry
 from clbench.engine.loss_log import kept_of
 from clbench.engine.parallel import Ranks
 from clbench.engine.processes import processes_for, within_torchrun
@@ -163,7 +163,7 @@ def _finish(session: Session, record: Record, status: str, error: str | None) ->
         shutil.rmtree(session.folder / LOCAL, ignore_errors=True)
         session.table.path.unlink(missing_ok=True)
         session.losses.remove()
-        remove_beginnings(session.folder)
+        shutil.rmtree(session.folder / geometry.FOLDER, ignore_errors=True)
 
 
 def _write_losses(session: Session) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from clbench.engine.session import Session
     from clbench.stream import Task
 
-PREFIX, SUFFIX = "begin-", ".weights.raw"
+FOLDER = "beginnings"
+"""In the run's folder: the weights that the last two tasks began with."""
 
 
 def measures(session: Session, task: Task) -> bool:
@@ -39,8 +40,9 @@ def keep_beginning(session: Session, task: Task) -> None:
     The file of the task before stays: a run may go back to a checkpoint in it.
     """
     with session.meters.seconds("seconds_checkpoints"):
-        remove_beginnings(session.folder, before=task.index - 1)
         path = _file(session.folder, task.index)
+        path.parent.mkdir(exist_ok=True)
+        _file(session.folder, task.index - 2).unlink(missing_ok=True)
         partial = path.with_name(f".{path.name}.partial")
         with partial.open("wb") as file:
             for parameter in session.model.parameters():
@@ -48,7 +50,7 @@ def keep_beginning(session: Session, task: Task) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        sync_folder(session.folder)
+        sync_folder(path.parent)
 
 
 def update_geometry(session: Session, task: Task) -> list[dict[str, Any]]:
@@ -78,16 +80,8 @@ def group_of(name: str) -> str:
     return ".".join(parts[:-1] or parts) if number is None else ".".join(parts[: number + 1])
 
 
-def remove_beginnings(folder: Path, before: int | None = None) -> None:
-    """Remove the files of tasks before this one; None: of all."""
-    for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
-        index = path.name.removeprefix(PREFIX).removesuffix(SUFFIX)
-        if before is None or int(index) < before:
-            path.unlink(missing_ok=True)
-
-
 def _file(folder: Path, task: int) -> Path:
-    return folder / f"{PREFIX}{task}{SUFFIX}"
+    return folder / FOLDER / f"{task}.raw"
 
 
 def _plain(parameter: Tensor) -> Tensor:

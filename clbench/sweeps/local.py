@@ -22,7 +22,7 @@ from clbench.sweeps.room import Place, Room
 ATTEMPTS = 3
 STARTS = 3
 SECONDS_BETWEEN_LOOKS = 0.1
-BEFORE_THE_RECORD = {".lock", "config.yaml", "log.txt", "evaluations.jsonl"}
+BEFORE_THE_RECORD = {".lock", "config.yaml", "log.txt", "evaluations.jsonl", "block_losses.raw"}
 
 
 class LocalEngine:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clbench.files import sync_folder
 
-UNFINISHED = ("checkpoint", "evaluations.jsonl")
+UNFINISHED = ("checkpoint", "evaluations.jsonl", "block_losses.raw", "beginnings")
 GATHERING = ".gathering-"
 LAST = "record.json"
 
@@ -17,7 +17,7 @@ Packed = dict[str, bytes]
 
 
 def pack(folder: Path, unfinished: bool) -> Packed:
-    """Bytes by relative path. unfinished: with the checkpoint and the log of the table, which resuming needs."""
+    """Bytes by relative path. unfinished: with what only an unfinished run has, which resuming needs."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)

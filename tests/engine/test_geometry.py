@@ -55,7 +55,7 @@ def test_killed_and_resumed_it_is_the_same(runs: Any, fault: str) -> None:
     tasks = record["stream"]["tasks"]
     assert [told["task"] for told in record["update_geometry"]] == list(range(len(tasks)))
     assert all(told["total"] > 0 for told in record["update_geometry"])
-    assert not list(folder.glob("begin-*"))
+    assert not list(folder.glob("beginnings"))
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,11 @@ def test_what_is_packed_is_placed(files: dict[str, bytes], tmp_path_factory: pyt
 def test_a_finished_run_travels_without_its_checkpoint_and_locks(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     unpack({"checkpoint/000001/state.json": b"{}", "checkpoint/.partial-000002/x": b"", ".lock": b""}, folder)
-    unpack({"evaluations.jsonl": b"{}\n"}, folder)
+    unpack({"evaluations.jsonl": b"{}\n", "block_losses.raw": b"1234", "beginnings/0.raw": b"1234"}, folder)
     assert set(pack(folder, unfinished=False)) == {"record.json", "config.yaml", "evaluations.parquet"}
     assert set(pack(folder, unfinished=True)) == {
         "record.json", "config.yaml", "evaluations.parquet", "evaluations.jsonl", "checkpoint/000001/state.json",
+        "block_losses.raw", "beginnings/0.raw",
     }  # fmt: skip
 
 
