@@ -70,6 +70,8 @@ WITH_VALIDATION: dict[str, dict[str, Any]] = {
     "stability-gap": {},
     "skill-it": {"observe_every": 6, "eta": 1.0},
     "syne": {"observe_every": 6, "alpha": 2.0, "share": 0.1},
+    "feedback": {"observe_every": 6, "gain": 1.0, "start": 0.2},
+    "curriculum": {},
     "replay": {"memory": "domains", "share": 0.3, "order": "in_order", "budget": "compute_equivalent"},
 }
 CASES: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""stability-gap, skill-it and syne: what they read of each task, and what it helps."""
+"""stability-gap, skill-it, syne, feedback and curriculum: what they read of each task, and what it helps."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from clbench.engine.session import Session
 from clbench.errors import UserError
 from clbench.mixtures.selection import ngram_perplexity
 from clbench.samples import Batch
+from clbench.strategies.curriculum import EasyToHard
 from clbench.strategies.guided_mixture import GuidedMixture
 from clbench.strategies.stability_gap import StabilityGap
 
@@ -165,9 +166,97 @@ def of_start(strategy: Any, batch: Batch) -> torch.Tensor:
     return strategy.state.order[[place[int(i)] for i in batch.index]]
 
 
+# -- feedback and curriculum -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.oracle("feedback", "the share follows from the recorded rises of earlier tasks' mean loss, adding up")
+def test_the_share_is_steered_by_the_rise_of_earlier_losses(drive: Drive) -> None:
+    three = {**TEXT, "stream_settings": {**TEXT["stream_settings"], "domains": "prose,cipher,code"}}  # type: ignore[dict-item]
+    settings = {**SHORT, "lr": 0.01, "observe_every": 4, "gain": 0.4, "target": 0.05, "start": 0.1, "lowest": 0.02}
+    session = drive("feedback", {**settings, "highest": 0.6}, job=three)
+    history = session.diagnostics[-1]["values"]["mixture"]
+    assert [entry["step"] for entry in history] == list(range(0, 4 * len(history), 4)) and len(history) > 3
+    share, means = 0.1, []
+    for entry in history:
+        means.append((entry["losses"]["prose"] + entry["losses"]["cipher"]) / 2)
+        share = min(0.6, max(0.02, share + 0.4 * (means[-1] - means[0] - 0.05)))
+        assert entry["weights"] == pytest.approx({"code": 1 - share, "prose": share / 2, "cipher": share / 2})
+    assert len({entry["weights"]["code"] for entry in history}) > 3
+
+
+def test_feedback_divides_its_share_by_the_sizes_of_earlier_tasks(drive: Drive) -> None:
+    sizes = {"domains": "prose,cipher,code", "tokens": [3600, 1200, 1200]}
+    three = {**TEXT, "stream_settings": {**TEXT["stream_settings"], **sizes}}  # type: ignore[dict-item]
+    session = drive("feedback", {**SHORT, "over": "samples"}, job=three)
+    n = {task.name: len(task.train) for task in session.stream.tasks}
+    weights = session.diagnostics[-1]["values"]["mixture"][0]["weights"]
+    assert weights["prose"] / weights["cipher"] == pytest.approx(n["prose"] / n["cipher"]) and n["prose"] > n["cipher"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"start": 0.6}, "start=0.6"), ({"lowest": 0.4}, "start=0.05")], ids=str
+)
+def test_feedbacks_first_share_lies_within_its_bounds(drive: Drive, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=f"feedback: {words} does not lie between"):
+        drive("feedback", {**SHORT, **settings}, job=TEXT)
+
+
+@pytest.fixture
+def ordered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
+    """Of every batch of curriculum: samples read before in its task, its rows, and their losses before the task."""
+    seen: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+    start: dict[int, torch.Tensor] = {}
+
+    def begin_task(self: EasyToHard, task: Any) -> None:
+        losses = self.sample_losses(task.train)
+        start.update({int(row): loss for row, loss in zip(task.train.index, losses, strict=True)})
+        begin(self, task)
+
+    def after_step(self: EasyToHard, batch: Batch) -> None:
+        task = self._services.task
+        seen.append((task, batch.index, torch.stack([start[int(row)] for row in batch.index])))
+
+    begin = EasyToHard.begin_task
+    monkeypatch.setattr(EasyToHard, "begin_task", begin_task)
+    monkeypatch.setattr(EasyToHard, "after_step", after_step)
+    return seen
+
+
+@pytest.mark.oracle("curriculum", "samples of a later task come by the loss of the model before it, in every pass")
+@pytest.mark.parametrize("direction, sign", [("easy_to_hard", 1), ("hard_to_easy", -1)])
+def test_a_task_is_read_from_easy_to_hard(
+    drive: Drive, ordered: list[tuple[int, torch.Tensor, torch.Tensor]], direction: str, sign: int
+) -> None:
+    session = drive("curriculum", {**SHORT, "epochs": 2, "direction": direction}, job=TEXT)
+    n = len(session.stream.tasks[1].train)
+    losses = torch.cat([values for task, _, values in ordered if task == 1])
+    rows = torch.cat([index for task, index, _ in ordered if task == 1])
+    assert len(losses) == 2 * n
+    for one in (0, 1):
+        assert (sign * losses[one * n : (one + 1) * n].diff() >= 0).all()
+        assert len(rows[one * n : (one + 1) * n].unique()) == n
+    first = torch.cat([values for task, _, values in ordered if task == 0])
+    assert (first.diff() < 0).any() and (first.diff() > 0).any()
+
+
+@pytest.mark.oracle("curriculum", "key=ngram orders blocks by n-gram perplexity, whatever the model")
+def test_a_task_is_read_by_its_n_grams(drive: Drive, ordered: list[tuple[int, torch.Tensor, torch.Tensor]]) -> None:
+    session = drive("curriculum", {**SHORT, "key": "ngram", "order": 3}, job=TEXT)
+    task = session.stream.tasks[1]
+    scores = dict(zip(task.train.index.tolist(), ngram_perplexity(task.train, task.validation, 3), strict=True))
+    read_in = torch.stack([scores[int(row)] for number, index, _ in ordered if number == 1 for row in index])
+    assert len(read_in) == len(task.train) and (read_in.float().diff() >= 0).all()
+
+
+def test_n_grams_are_of_text(drive: Drive) -> None:
+    with pytest.raises(UserError, match="no stream of text: use key=loss"):
+        drive("curriculum", {**SHORT, "key": "ngram"}, job=DIGITS)
+
+
+@pytest.mark.oracle("feedback", "above finetuning on streams of domains, of text and of images")
 @pytest.mark.oracle("skill-it", "above finetuning on streams of domains, of text and of images")
 @pytest.mark.oracle("syne", "above finetuning on streams of domains, of text and of images")
-@pytest.mark.parametrize("strategy", ["skill-it", "syne"])
+@pytest.mark.parametrize("strategy", ["skill-it", "syne", "feedback"])
 def test_earlier_domains_are_kept(drive: Drive, strategy: str) -> None:
     for job, sign, settings in ((TEXT, 1, {"lr": 0.003, "epochs": 3}), (DIGITS, -1, {"lr": 0.1, "epochs": 8})):
         given = {"batch_size": 8, **settings}
@@ -181,7 +270,7 @@ def first_set(session: Session) -> float:
     return next(float(r.value or 0) for r in rows if r.tasks_seen == last and r.belongs_to == 0)
 
 
-@pytest.mark.parametrize("strategy", ["skill-it", "syne"])
+@pytest.mark.parametrize("strategy", ["skill-it", "syne", "feedback"])
 def test_validation_data_are_needed_before_any_training(drive: Drive, strategy: str) -> None:
     with pytest.raises(UserError, match=r"--set validation=0\.05"):
         drive(strategy, SHORT, job={**TEXT, "stream_settings": {**TEXT["stream_settings"], "validation": 0}})  # type: ignore[dict-item]
