@@ -144,7 +144,8 @@ def _chosen(
 
 def _sample(record: Record, losses: BlockLosses, entry: int) -> str:
     """All blocks, those that the stream fixes, or those of an upstream's continual evaluation."""
-    if losses.kind[entry] == "boundary":
+    sizes = {found["name"]: found["samples"] for found in record["stream"]["eval_sets"]}
+    if losses.n[entry] == sizes[str(losses.eval_set[entry])]:
         return "all"
     upstream: dict[str, Any] = record.get("upstream") or {}
     return str(upstream["key"]) if losses.step[entry] < upstream.get("steps", 0) else "stream"

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clbench.block_losses import FILE, read_block_losses
+from clbench.block_losses import FILE, paired_difference, read_block_losses
+from clbench.errors import UserError
 from clbench.table import EvaluationTable
 
 TEXT = {"tokens": 1500, "context": 16, "eval_blocks": 20}
 SHORT = {"steps": 5, "batch_size": 8}
+PLAIN = {**SHORT, "schedule": "warmup-cosine"}
 
 
 def spec(runs: Any, strategy: str = "finetune", **fields: Any) -> Any:
@@ -43,6 +45,7 @@ def test_killed_and_resumed_the_file_is_the_same(runs: Any, fault: str) -> None:
     assert (folder / FILE).read_bytes() == (whole / FILE).read_bytes()
 
 
+@pytest.mark.slow
 def test_those_of_a_shared_upstream_are_handed_on(runs: Any) -> None:
     """To the run that has it trained, and to one that finds it."""
     fields: dict[str, Any] = {"upstream": "shared", "upstream_settings": SHORT}
@@ -51,6 +54,24 @@ def test_those_of_a_shared_upstream_are_handed_on(runs: Any) -> None:
     assert (first / FILE).read_bytes() == (again / FILE).read_bytes()
     found = read_block_losses(first)
     assert any(found.step[e] in range(1, 5) and found.kind[e] == "trace" for e in range(len(found.n)))
+
+
+@pytest.mark.slow
+def test_a_sample_of_the_upstreams_own_is_not_paired_with_the_streams(runs: Any) -> None:
+    """Where task 0 was traced on other blocks; whole sets are paired, and here they are of equal weights."""
+    many = {**TEXT, "eval_blocks": 300}
+    fields: dict[str, Any] = {"stream_settings": many, "strategy_settings": PLAIN}
+    own = runs.finish("own", runs.spec("finetune", "text-shift", **fields), every=None)
+    shared = {"upstream": "shared", "upstream_settings": PLAIN}
+    adopted = runs.finish("shared", runs.spec("finetune", "text-shift", **fields, **shared), every=None)
+    losses = read_block_losses(own)
+    traced = next(e for e in range(len(losses.n)) if losses.kind[e] == "trace" and 0 < losses.step[e] < 5)
+    name, step = str(losses.eval_set[traced]), int(losses.step[traced])
+    assert losses.n[traced] < 300
+    with pytest.raises(UserError, match="scored different samples"):
+        paired_difference(own, adopted, name, step)
+    at_the_end = paired_difference(own, adopted, name)
+    assert (at_the_end.mean, at_the_end.se, at_the_end.n) == (0.0, 0.0, 300)
 
 
 def test_classification_keeps_none(runs: Any) -> None:
