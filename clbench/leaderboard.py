@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from clbench.board_filter import Filter
 
 COLUMNS = ("average", "average_incremental", "forgetting", "gap_depth", "retention")
+LOSS_COLUMNS = ("average", "bits_per_byte:average", "adaptation", "forgetting", "gap_depth", "retention")
 COSTS = ("seconds_train", "stored_bytes", "flops_train")
 MORE_IS_BETTER = ("samples_per_second",)
 LARGEST = 1e150  # squares of larger numbers overflow
@@ -109,7 +110,8 @@ class Row:
 class Board:
     """Rows that may stand beside each other: equal data, model, upstream, head, tuned part, budget, and kind of choice.
 
-    upstream: what taught the first task (`clbench.upstream.same_for_all`); None: each run itself.
+    upstream: what taught the first task (`clbench.upstream.same_for_all`); None: each run itself. stream_settings:
+    those in which boards of streams of one name differ.
     """
 
     stream: str
@@ -128,6 +130,17 @@ class Board:
     upstream: str | None
     rows: list[Row]
     hidden: int = 0  # rows that a filter left out
+    stream_settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def stream_label(self) -> str:
+        """The stream with the settings that tell it from others of its name."""
+        return " ".join([self.stream, *(f"{key}={plain(value)}" for key, value in self.stream_settings.items())])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The metrics that tables show of it."""
+        return COLUMNS if self.direction == "higher" else LOSS_COLUMNS
 
     def as_dict(self) -> dict[str, Any]:
         """What identifies the board, for JSON."""
@@ -166,6 +179,7 @@ def make_boards(
     for folder, record in finished:
         groups.setdefault(_text(_board_of(record)), []).append((folder, record))
     boards = [_make_board(members, metric) for members in groups.values()]
+    _tell_streams_apart(boards)
     if choose is not None:
         boards = choose.boards(boards)
     return sorted((board for board in boards if board.rows), key=_board_order)
@@ -287,6 +301,23 @@ def _make_board(members: Sequence[tuple[Path, Record]], metric: str) -> Board:
         return not row.runs, estimate is None, sign * estimate.mean if estimate else 0.0, row.label
 
     return Board(notes=members[0][1]["stream"]["notes"], rows=sorted(rows, key=order), **_board_of(members[0][1]))
+
+
+def _tell_streams_apart(boards: Iterable[Board]) -> None:
+    by_stream: dict[str, list[Board]] = {}
+    for board in boards:
+        by_stream.setdefault(board.stream, []).append(board)
+    for group in by_stream.values():
+        given = [
+            (board.rows[0].runs or board.rows[0].failures)[0][1]["spec"].get("stream_settings") or {} for board in group
+        ]
+        differing = [
+            key
+            for key in sorted({key for settings in given for key in settings})
+            if len({_text(settings.get(key)) for settings in given}) > 1
+        ]
+        for board, settings in zip(group, given, strict=True):
+            board.stream_settings = {key: settings[key] for key in differing if settings.get(key) is not None}
 
 
 def _make_row(members: Sequence[tuple[Path, Record]]) -> Row:

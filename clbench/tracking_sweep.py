@@ -141,11 +141,11 @@ def _artifacts(records: dict[Path, Record]) -> Iterator[tuple[str, bytes]]:
 def _boards(records: dict[Path, Record]) -> Iterator[tuple[str, bytes]]:
     from clbench.cli.board_formats import json_text, markdown_text
     from clbench.cli.board_text import Shown
-    from clbench.leaderboard import COLUMNS, make_boards
+    from clbench.leaderboard import make_boards
     from clbench.page.build import page
 
     boards = make_boards(list(records.items()), warn=complain)
-    shown = [Shown(board, list(COLUMNS)) for board in boards]
+    shown = [Shown(board, board.columns) for board in boards]
     yield "leaderboard.md", markdown_text(shown, "").encode()
     yield "leaderboard.json", json_text(shown, "").encode()
     yield "leaderboard.html", page(boards).encode()

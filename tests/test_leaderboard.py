@@ -70,6 +70,22 @@ def test_what_differs_stands_on_another_board(run: Any, place: str, other: Any) 
     assert [len(board.rows[0].runs) for board in boards] == [1, 1]
 
 
+def test_streams_of_one_name_are_told_apart_by_the_settings_in_which_they_differ(run: Any) -> None:
+    plain = {"spec.stream_settings": {"tokens": 100}}
+    control = {"spec.stream_settings": {"tokens": 100, "no_shift": True}, "stream.content": "another"}
+    assert make_boards([run(**plain)])[0].stream_label == run()[1]["stream"]["name"]
+    name = run()[1]["stream"]["name"]
+    boards = make_boards([run(**plain), run(**control)])
+    assert sorted(board.stream_label for board in boards) == [name, f"{name} no_shift=true"]
+    assert {board.as_dict()["stream"] for board in boards} == {name}
+
+
+def test_boards_of_losses_show_what_is_asked_of_language_models(run: Any) -> None:
+    accuracies, losses = (make_boards([run(**{"stream.direction": d})])[0].columns for d in ("higher", "lower"))
+    assert "average_incremental" in accuracies and "adaptation" not in accuracies
+    assert losses[0] == accuracies[0] and {"bits_per_byte:average", "adaptation", "forgetting"} <= set(losses)
+
+
 def test_pretrained_weights_part_boards_and_the_seeds_own_weights_do_not(run: Any) -> None:
     a, b = {"model.weights_sha256": "a" * 64}, {"model.weights_sha256": "b" * 64, "spec.seed": 1}
     assert len(make_boards([run(**a), run(**b)])) == 1

@@ -44,7 +44,7 @@ def csv_text(boards: Sequence[Shown], chosen: str) -> str:
     """One line a row. Text that a spreadsheet would take for a formula gets an apostrophe before it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    keys = list(dict.fromkeys([*(boards[0].columns if boards else ()), *COSTS]))
+    keys = list(dict.fromkeys([*(key for shown in boards for key in shown.columns), *COSTS]))
     parts = ("mean", "low", "high", "n")
     compared = ("mean", "low", "high", "n", "p", "p_holm")
     writer.writerow(

@@ -131,7 +131,7 @@ def mean_and_half(estimate: Estimate, key: str) -> list[str]:
 
 def title(board: Board) -> str:
     """Stream, data and notes."""
-    return clean(f"{board.stream} (data {board.content[:8]})" + (f": {board.notes}" if board.notes else ""))
+    return clean(f"{board.stream_label} (data {board.content[:8]})" + (f": {board.notes}" if board.notes else ""))
 
 
 def about(board: Board) -> str:

@@ -49,8 +49,8 @@ def leaderboard_command(
     elif format == "html":
         text = _page(boards, metric, choose.describe())
     else:
-        columns = [metric, *(key for key in COLUMNS if key != metric)]
-        text = _writer(format)([Shown(board, columns) for board in boards], choose.describe())
+        shown = [Shown(board, [metric, *(key for key in board.columns if key != metric)]) for board in boards]
+        text = _writer(format)(shown, choose.describe())
     if out is None:
         sys.stdout.write(text)
         return

@@ -9,7 +9,7 @@ from typing import Any
 from clbench.board_filter import COST_OF
 from clbench.board_filter import ONLY as FILTERS
 from clbench.board_terms import CHOSEN, NEEDS, uses
-from clbench.leaderboard import COLUMNS, COSTS, Board, Row, Value, metric_value, plain
+from clbench.leaderboard import COSTS, Board, Row, Value, metric_value, plain
 from clbench.page.details import row_details
 from clbench.page.figures import any_value, column, figures, is_count, mean_of
 from clbench.page.series import ROWS, group_of
@@ -40,7 +40,7 @@ def board_content(board: Board, place: int, metric: str, runs: int) -> dict[str,
     records = [record for row in board.rows for _, record in row.runs]
     shown = [
         metric,
-        *(key for key in COLUMNS if key != metric and any_value(board, key)),
+        *(key for key in board.columns if key != metric and any_value(board, key)),
     ]
     costs = [key for key in COSTS if key != metric and any_value(board, key)]
     groups = [group_of([f for f, _ in row.runs], board.direction, runs) for row in board.rows[:ROWS]]
@@ -52,7 +52,7 @@ def board_content(board: Board, place: int, metric: str, runs: int) -> dict[str,
         data["rows"][i]["details"] = row_details(row)
         rows.append(_row(row, i, placing.label.replace("-", DASH) if placing else DASH, shown, costs, spread))
         data["rows"][i]["rank"] = rows[-1]["rank"]
-    stream = clean(board.stream, 200)
+    stream = clean(board.stream_label, 200)
     return {
         "id": f"b{place}-{re.sub('[^a-z0-9]+', '-', stream.lower()).strip('-')[:40] or 'board'}",
         "stream": stream,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from clbench.leaderboard import COLUMNS, Board, Row, Value, lower_is_better, metric_keys, metric_value
+from clbench.leaderboard import Board, Row, Value, lower_is_better, metric_keys, metric_value
 from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
 from clbench.page.series import ROWS, mean_matrix, points_per_curve, scale_of, series
 from clbench.page.text import clean
@@ -25,7 +25,7 @@ def figures(board: Board, groups: Sequence[GroupCurves | None], metric: str) -> 
     most = points_per_curve(groups)
     curves = [series(group, place, most, scale) if group else None for group, place in zip(groups, places, strict=True)]
     known = metric_keys(record for row in board.rows for _, record in row.runs)
-    keys = [key for key in dict.fromkeys([metric, *COLUMNS, *known]) if any_value(board, key)]
+    keys = [key for key in dict.fromkeys([metric, *board.columns, *known]) if any_value(board, key)]
     costs = [key for key in FIGURE_COSTS if any_value(board, key)]
     return {
         "primary": clean(board.primary, 60),
