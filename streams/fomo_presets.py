@@ -1,4 +1,4 @@
-"""The sets of the fomo presets by name, and which role each of them has.
+"""The fomo presets: which sets they are made of, and which role each set has.
 
 The pool of the embedded CLIP model is `CLIP_POOL`: it is trained on these sets and on nothing else, so that `fomo-mini`
 and `fomo-nano` may treat them as what the model has seen before the stream.
