@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from clbench.captions import Captions, Contrast
 from clbench.config import Config
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Training:
 class Stream:
     """Tasks in order, evaluation sets, and what identifies them.
 
-    objective: "classification" or "language_modeling" (the key of an `Objective`).
+    objective: "classification", "language_modeling" or "contrastive" (the key of an `Objective`).
     content: hash of decoded data, labels and construction parameters without the order seed: what may stand on one
     board. order: hash of the tasks' order and make-up: which runs are paired.
     initial_classes: classes known before training (all of them where the label space never grows, else 0).
@@ -98,6 +99,8 @@ class Stream:
     single_pass: each task's data may be seen once ("online"); the engine enforces it.
     pretraining_overlap: which usual pretraining data show the stream's classes; "" where none is known to. A backbone
     pretrained on such data has seen later tasks' concepts.
+    captions, contrast: of a contrastive stream: the texts that go with its images, a label being the number of a
+    concept; and how they are learned and scored.
     """
 
     name: str
@@ -120,6 +123,8 @@ class Stream:
     single_pass: bool = False
     notes: str = ""
     pretraining_overlap: str = ""
+    captions: Captions | None = None
+    contrast: Contrast = field(default_factory=Contrast)
 
 
 class Recipe(ABC):
