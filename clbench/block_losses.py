@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -76,6 +76,10 @@ class PairedDifference:
     se: float
     n: int
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
 
 def paired_difference(
     run_a: Path, run_b: Path, eval_set: str, step: int | None = None, weights: str | None = None
@@ -86,13 +90,29 @@ def paired_difference(
     UserError where a run's folder holds no losses, for runs of different data, where one of them did not score the
     set then, and where they scored different samples of it.
     """
+    return _summary(_differences(run_a, run_b, eval_set, step, weights))
+
+
+def pooled_difference(pairs: Sequence[tuple[Path, Path]], eval_set: str) -> PairedDifference:
+    """The same after the last task, of every block's difference averaged over pairs of runs (a, b) of several seeds.
+
+    Blocks are what is sampled: the seeds' differences on one block are not independent. Raises UserError as
+    `paired_difference` does.
+    """
+    return _summary(np.mean([_differences(a, b, eval_set, None, None) for a, b in pairs], axis=0))
+
+
+def _differences(run_a: Path, run_b: Path, eval_set: str, step: int | None, weights: str | None) -> NDArray[np.float64]:
     found = [_chosen(Path(run), eval_set, step, weights) for run in (run_a, run_b)]
     (record_a, sample_a, a), (record_b, sample_b, b) = found
     if record_a["stream"]["content"] != record_b["stream"]["content"]:
         raise UserError(f"{run_b} has other data than {run_a}: their blocks cannot be paired")
     if sample_a != sample_b or len(a) != len(b):
         raise UserError(f"{run_a} and {run_b} scored different samples of {eval_set!r} there: choose a task's end")
-    difference = a.astype(np.float64) - b.astype(np.float64)
+    return a.astype(np.float64) - b.astype(np.float64)
+
+
+def _summary(difference: NDArray[np.float64]) -> PairedDifference:
     se = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
     return PairedDifference(float(difference.mean()), se, len(difference))
 

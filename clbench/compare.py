@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from clbench.block_losses import FILE, PairedDifference, pooled_difference
 from clbench.errors import UserError
 from clbench.leaderboard import COSTS, Row, is_whole, mark_differences, metric_keys, metric_value, pair, row_settings
 from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
@@ -23,7 +25,9 @@ class Comparison:
     """Groups of runs (one for each strategy and its settings) and every metric that any of them has.
 
     differences[i][key]: group i minus group 0 over the runs with equal (order hash, run seed), None where no run pairs;
-    its p_holm is corrected for the comparisons with group 0 in that metric.
+    its p_holm is corrected for the comparisons with group 0 in that metric. blocks[i][eval_set]: the same pairs' loss
+    after the last task, block by block (`clbench.block_losses`); empty where a run of them kept
+    no losses, without sets that cannot be paired.
     """
 
     stream: dict[str, Any]
@@ -31,10 +35,12 @@ class Comparison:
     labels: list[str]
     metrics: list[str]
     differences: list[dict[str, Difference | None]]
+    blocks: list[dict[str, PairedDifference]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         keys = [*self.metrics, *COSTS]
+        of_blocks: list[dict[str, PairedDifference]] = self.blocks or [{} for _ in self.groups]
         return {
             "stream": {key: self.stream[key] for key in ("name", "content", "objective", "primary", "direction")},
             "groups": [
@@ -45,8 +51,11 @@ class Comparison:
                     "runs": [str(folder) for folder, _ in row.runs],
                     "metrics": {key: row.value(key).as_dict() for key in keys},
                     "difference_to_first": {k: None if d is None else d.as_dict() for k, d in differences.items()},
+                    "block_difference_to_first": {name: found.as_dict() for name, found in blocks.items()},
                 }
-                for label, row, differences in zip(self.labels, self.groups, self.differences, strict=True)
+                for label, row, differences, blocks in zip(
+                    self.labels, self.groups, self.differences, of_blocks, strict=True
+                )
             ],
         }
 
@@ -74,7 +83,8 @@ def compare(folders: Sequence[Path], least: int = 2) -> Comparison:
     differences = [_differences(group, groups[0], metrics) for group in groups]
     for key in metrics:
         _correct(differences[1:], key)
-    return Comparison(runs[0][1]["stream"], groups, _labels(groups), metrics, differences)
+    blocks = [_blocks(group, groups[0]) for group in groups]
+    return Comparison(runs[0][1]["stream"], groups, _labels(groups), metrics, differences, blocks)
 
 
 def _group(runs: Sequence[tuple[Path, Record]]) -> list[Row]:
@@ -124,6 +134,19 @@ def _differences(group: Row, reference: Row, metrics: Sequence[str]) -> dict[str
     if group is reference:
         return {}
     return {key: paired_difference(_by_pair(group, key), _by_pair(reference, key)) for key in metrics}
+
+
+def _blocks(group: Row, reference: Row) -> dict[str, PairedDifference]:
+    here, there = ({pair(record): folder for folder, record in row.runs} for row in (group, reference))
+    pairs = [(folder, there[seeds]) for seeds, folder in here.items() if seeds in there]
+    kept = all((folder / FILE).is_file() for both in pairs for folder in both)
+    if group is reference or not pairs or not kept:
+        return {}
+    found = {}
+    for name in (of_set["name"] for of_set in group.runs[0][1]["stream"]["eval_sets"]):
+        with suppress(UserError):
+            found[name] = pooled_difference(pairs, name)
+    return found
 
 
 def _correct(differences: Sequence[dict[str, Difference | None]], key: str) -> None:

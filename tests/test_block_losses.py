@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clbench.block_losses import FILE, paired_difference, read_block_losses
+from clbench.block_losses import FILE, paired_difference, pooled_difference, read_block_losses
 from clbench.errors import UserError
 from clbench.launch import start_run
 from clbench.spec import make_spec
@@ -53,6 +53,29 @@ def test_a_run_is_no_different_from_itself(pair: tuple[Path, Path]) -> None:
     name = str(read_block_losses(pair[0]).eval_set[0])
     found = paired_difference(pair[0], pair[0], name)
     assert (found.mean, found.se) == (0.0, 0.0)
+
+
+def test_compare_shows_them(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    from clbench.cli.compare import _show
+    from clbench.compare import compare
+
+    comparison = compare(pair)
+    assert comparison.blocks[0] == {}
+    found = comparison.blocks[1]
+    assert found == {name: paired_difference(pair[1], pair[0], name) for name in found} and len(found) >= 2
+    name, first = next(iter(found.items()))
+    assert comparison.as_dict()["groups"][1]["block_difference_to_first"][name]["se"] == first.se
+    _show(comparison)
+    assert f"{first.mean:+.4f} ± {first.se:.4f}" in capsys.readouterr().out
+
+
+def test_several_seeds_are_averaged_block_by_block(pair: tuple[Path, Path]) -> None:
+    """Two pairs that differ by d and -d have no difference on any block, so no error either."""
+    a, b = pair
+    name = str(read_block_losses(a).eval_set[0])
+    found = pooled_difference([(a, b), (b, a)], name)
+    assert (found.mean, found.se) == (0.0, 0.0) and paired_difference(a, b, name).se > 0
+    assert pooled_difference([(a, b), (a, b)], name) == paired_difference(a, b, name)
 
 
 def test_what_cannot_be_paired_is_told(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ def _show(comparison: Comparison) -> None:
     if len(comparison.groups) > 1:
         for table in _differences(comparison, console.width):
             console.print(table)
+        for table in _blocks(comparison, console.width):
+            console.print(table)
         corrected = ", corrected by Holm within each metric" if len(comparison.groups) > 2 else ""
         console.print(
             "paired on equal task order and run seed; [..]: 95 % interval; "
@@ -103,6 +105,19 @@ def _differences(comparison: Comparison, width: int) -> list[Table]:
     pairs = [max((d.n for d in found.values() if d), default=0) for found in comparison.differences[1:]]
     lines.append(["pairs", "", *map(str, pairs)])
     return _tables(f"Difference to {comparison.labels[0]}", comparison.labels[1:], lines, width)
+
+
+def _blocks(comparison: Comparison, width: int) -> list[Table]:
+    """Of runs that kept the losses of single blocks."""
+    found = comparison.blocks[1:]
+    names = dict.fromkeys(name for of_group in found for name in of_group)
+    cells = {name: [of_group.get(name) for of_group in found] for name in names}
+    lines = [
+        [name, "lower", *("-" if cell is None else f"{cell.mean:+.4f} ± {cell.se:.4f}" for cell in row)]
+        for name, row in cells.items()
+    ]
+    title = f"Nats after the last task minus {comparison.labels[0]}'s (± standard error over evaluation blocks)"
+    return _tables(title, comparison.labels[1:], lines, width) if lines else []
 
 
 def _printed(comparison: Comparison) -> list[str]:
