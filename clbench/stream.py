@@ -87,6 +87,21 @@ class Training:
 
 
 @dataclass(frozen=True)
+class PoolMixture:
+    """What every batch of a stream is made of, whatever the strategy: shares of pre-training data, of the current task
+    and of all earlier tasks.
+
+    shares: of (pretraining, task, buffer), at least 0, summing to 1. pretraining: the data of the first; None where
+    their share is 0. capacity: how many samples of earlier tasks may be drawn again, evenly from their classes; None:
+    all.
+    """
+
+    shares: tuple[float, float, float]
+    pretraining: Samples | None = None
+    capacity: int | None = None
+
+
+@dataclass(frozen=True)
 class Stream:
     """Tasks in order, evaluation sets, and what identifies them.
 
@@ -101,6 +116,8 @@ class Stream:
     pretrained on such data has seen later tasks' concepts.
     captions, contrast: of a contrastive stream: the texts that go with its images, a label being the number of a
     concept; and how they are learned and scored.
+    pretraining: data of what a model knows before the stream, where the stream has any. mixture: what every batch of a
+    phase with an optimiser is made of, unless the phase has sources of its own; None: the phase's data alone.
     """
 
     name: str
@@ -125,6 +142,8 @@ class Stream:
     pretraining_overlap: str = ""
     captions: Captions | None = None
     contrast: Contrast = field(default_factory=Contrast)
+    pretraining: Samples | None = None
+    mixture: PoolMixture | None = None
 
 
 class Recipe(ABC):
