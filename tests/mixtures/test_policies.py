@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -103,6 +104,34 @@ def test_topics_that_do_not_change_keep_their_shares() -> None:
     for _ in range(2):
         policy.observe(0, {"a": 1.0, "b": 2.0})
     assert values(policy) == [0.5, 0.5]
+
+
+LOSSES = st.lists(st.lists(st.floats(0.5, 6), min_size=3, max_size=3), max_size=7)
+
+
+@given(LOSSES, st.lists(st.floats(0, 1), min_size=9, max_size=9), st.integers(1, 4), st.booleans())
+def test_skill_it_in_matrices(losses: list[list[float]], helps: list[float], window: int, relative: bool) -> None:
+    adjacency = np.reshape(helps, (3, 3))
+    policy = begun(SkillIt(0.5, window, adjacency.tolist(), relative=relative), "a", "b", "c")
+    for row in losses:
+        policy.observe(0, dict(zip("abc", row, strict=True)))
+    seen = np.array(losses) / losses[0] if relative and losses else np.array(losses)
+    powers = np.exp(0.5 * (adjacency @ seen[-window:].sum(0) if losses else adjacency.sum(1)))
+    assert list(policy.weights(0).values()) == pytest.approx(list(powers / powers.sum()))
+
+
+@given(LOSSES, st.lists(st.floats(0.1, 1), min_size=3, max_size=3))
+def test_topics_in_arrays(losses: list[list[float]], start: list[float]) -> None:
+    policy = begun(TopicPerplexity(0.9, dict(zip("abc", start, strict=True)), {"b": 1.4}, floor=0), "a", "b", "c")
+    expected = np.array(start) / sum(start)
+    for number, row in enumerate(losses):
+        policy.observe(0, dict(zip("abc", row, strict=True)))
+        change = np.exp(row) - np.exp(losses[number - 1]) if number else np.zeros(3)
+        if change.any():
+            factors = 1 + 0.9 * change / np.abs(change).max() * np.array([1, 1.4, 1])
+            expected = expected * factors.clip(0.5, 2)
+            expected /= expected.sum()
+    assert list(policy.weights(0).values()) == pytest.approx(list(expected))
 
 
 def test_feedback_raises_replay_while_earlier_domains_are_worse_than_allowed() -> None:
