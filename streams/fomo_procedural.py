@@ -10,12 +10,13 @@ from collections.abc import Callable
 from functools import cache, partial
 
 import numpy as np
+import torch
 
 from clbench.data.digits import load_digits
 from clbench.data.fingerprint import content_fingerprint
 from clbench.errors import UserError, did_you_mean
 
-from .image_data import ImageData, Rows
+from .image_data import ImageData, Rows, to_uint8
 from .keyed import draw
 from .row_keys import row_keys
 
@@ -208,8 +209,8 @@ def template(name: str) -> str:
     return f"{PICTURES[style]} {PHRASES[family]}"
 
 
-def generated_set(name: str) -> ImageData:
-    """The set `FAMILY:STYLE`, uint8 [N, 3, 32, 32]. Raises UserError for a style that there is not."""
+def generated_set(name: str, size: int = SIDE) -> ImageData:
+    """The set `FAMILY:STYLE`, uint8 [N, 3, size, size]. Raises UserError for a style that there is not."""
     family, _, style = name.partition(":")
     if style not in STYLES:
         raise UserError(f"{name}: generated sets have no style {style!r}{did_you_mean(style, STYLES)}")
@@ -222,6 +223,7 @@ def generated_set(name: str) -> ImageData:
             random = _random(family, style, split, class_name)
             for row in np.flatnonzero(y == label).tolist():
                 x[row] = (np.clip(STYLES[style](masks[row], random), 0, 1) * 255 + 0.5).astype(np.uint8)
+        x = x if size == SIDE else _resized(x, size)
         splits.append(Rows(x, y, row_keys(x, y, class_names)))
     prints = [content_fingerprint(rows.x, [class_names[label] for label in rows.y]) for rows in splits]
     return ImageData(name, class_names, splits[0], splits[1], UNKNOWN, "/".join(prints))
@@ -246,6 +248,11 @@ def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     weights[np.arange(SIDE), low] = 1 - (at - low)
     weights[np.arange(SIDE), low + 1] = at - low
     return weights @ (found.x[:, 0] / 255.0) @ weights.T, found.y
+
+
+def _resized(x: np.ndarray, size: int) -> np.ndarray:
+    pixels = torch.from_numpy(x).float()
+    return to_uint8(torch.nn.functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)).numpy()
 
 
 def _random(*key: object) -> np.random.RandomState:

@@ -85,6 +85,11 @@ class ImageSource(ABC):
         labels = self.labels(self.reference)
         return [str(label) for label in range(int(labels.max(initial=-1)) + 1)]
 
+    @property
+    def named(self) -> bool:
+        """Whether anything says what the classes are called."""
+        return bool(self.info.get("class_names") or self._names())
+
     def checked_labels(self, split: str) -> np.ndarray:
         """int64 [N], every one a known class and every class present. Raises `UserError` otherwise."""
         labels, where = self.labels(split), f"{self.path}, split {split}"
