@@ -26,15 +26,17 @@ def build_model(
     mean: Sequence[float],
     std: Sequence[float],
     vocab_size: int | None = None,
+    pairs: bool = False,
     head: Literal["linear", "cosine", "prototype"] = "linear",
 ) -> nn.Module:
-    """Build a `Classifier` without classes, or a `CausalLM`; float32, on the CPU, in train mode.
+    """Build a `Classifier` without classes, a `CausalLM` or a `CLIP`; float32, on the CPU, in train mode.
 
     Args:
         spec: the model string.
         channels, size, mean, std: the stream's images (side in pixels; one statistic a channel, for pixels
             in [0, 1]). For text: 0, the block length in tokens, and two empty sequences.
         vocab_size: number of token ids; None for images.
+        pairs: whether the images come with captions.
         head: kind of the classification head; not used by language models.
 
     Initial weights are drawn from torch's default generator only. Raises UserError for an unknown name,
@@ -43,7 +45,7 @@ def build_model(
     from .build import build
 
     stream = InputSpec(
-        "image" if vocab_size is None and channels else "tokens",
+        "pairs" if pairs else "image" if vocab_size is None and channels else "tokens",
         channels,
         size,
         tuple(float(v) for v in mean),

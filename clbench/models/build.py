@@ -20,13 +20,25 @@ def build(text: str, stream: InputSpec, head: str) -> nn.Module:
     spec = parse(text)
     info = known(spec)
     if info.kind != stream.kind:
-        takes = {"image": "images", "tokens": "text"}
+        takes = {"image": "images", "tokens": "text", "pairs": "images with captions"}
         raise UserError(f"model {text!r} takes {takes[info.kind]}, but the stream gives {takes[stream.kind]}")
-    model, checkpoint = _language_model(spec, stream) if info.kind == "tokens" else _classifier(spec, stream, head)
+    model: nn.Module
+    if info.kind == "pairs":
+        model, checkpoint = _of_pairs(spec)
+    elif info.kind == "tokens":
+        model, checkpoint = _language_model(spec, stream)
+    else:
+        model, checkpoint = _classifier(spec, stream, head)
     backbone = model.backbone
     assert isinstance(backbone, nn.Module)
     identify(model, backbone, text, spec.family, checkpoint)
     return model
+
+
+def _of_pairs(spec: ModelSpec) -> tuple[nn.Module, str | None]:
+    from .clip.loading import build_open_clip
+
+    return build_open_clip(spec)
 
 
 def _language_model(spec: ModelSpec, stream: InputSpec) -> tuple[nn.Module, str | None]:

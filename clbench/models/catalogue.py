@@ -16,9 +16,9 @@ class ModelInfo:
     """What is known of a model before it is built.
 
     name: the string that selects it (a pattern in `list_models`); family: the part before the colon.
-    kind: "image" or "tokens"; pretrained: whether it starts from trained weights.
-    local_weights: the file, or the folder of an `hf:` model, that holds them, where the string names one
-    or the package has one.
+    kind: "image", "tokens" or "pairs"; pretrained: whether it starts from trained weights.
+    local_weights: the file, or the folder of an `hf:` or `open_clip:` model, that holds them, where the string names
+    one or the package has one.
     """
 
     name: str
@@ -39,8 +39,13 @@ FAMILIES: dict[str, ModelInfo] = {
         ModelInfo("timm:NAME[.TAG|@FILE]", "any timm image model, untrained or pretrained", "timm", "image"),
         ModelInfo("byte-gpt", "small causal transformer over bytes, untrained", "byte-gpt", "tokens"),
         ModelInfo("hf:NAME|FOLDER", "any transformers causal language model, pretrained", "hf", "tokens"),
+        ModelInfo("open_clip:NAME[/TAG|@FILE]|PATH", "any open_clip model of images and texts", "open_clip", "pairs"),
     )
 }
+
+
+NAMED = ("timm", "hf", "open_clip")
+"""Families whose names are those of another library."""
 
 
 def list_models() -> list[ModelInfo]:
@@ -53,11 +58,11 @@ def known(spec: ModelSpec) -> ModelInfo:
     info = FAMILIES.get(spec.family)
     if info is None:
         raise UserError(f"unknown model {spec.text!r}{did_you_mean(spec.family, FAMILIES)}")
-    if spec.family in ("timm", "hf") and not spec.name:
+    if spec.family in NAMED and not spec.name:
         raise UserError(f"model {spec.text!r}: a name must follow the colon, as in {info.name}")
-    if spec.family not in ("timm", "hf", "mlp") and spec.name:
+    if spec.family not in (*NAMED, "mlp") and spec.name:
         raise UserError(f"model {spec.text!r}: {spec.family} takes no name after a colon; options follow a '?'")
-    if spec.family not in ("timm", "hf") and spec.weights and spec.weights_file is None:
+    if spec.family not in NAMED and spec.weights and spec.weights_file is None:
         raise UserError(f"model {spec.text!r}: {spec.family} has no published weights; give a .safetensors file")
     if spec.family == "hf" and spec.weights:
         raise UserError(f"model {spec.text!r}: hf takes no '@'; name a folder, or ?revision=NAME")
@@ -70,11 +75,14 @@ def describe(spec: str) -> ModelInfo:
     info = known(parsed)
     tagged = parsed.family == "timm" and "." in parsed.name
     shipped = parsed.family == "micro-vit" and parsed.options.get("pretrained", True) is True
+    tagged = tagged or (parsed.family == "open_clip" and not parsed.name.endswith(".json") and "/" in parsed.name)
     pretrained = parsed.family == "hf" or tagged or shipped or parsed.weights is not None
-    local = parsed.weights_file or _folder(parsed) or (SHIPPED if shipped else None)
+    local = parsed.weights_file or _local(parsed) or (SHIPPED if shipped else None)
     return replace(info, name=spec, pretrained=pretrained, local_weights=None if local is None else str(local))
 
 
-def _folder(spec: ModelSpec) -> Path | None:
-    folder = Path(spec.name).expanduser()
-    return folder if spec.family == "hf" and folder.is_dir() else None
+def _local(spec: ModelSpec) -> Path | None:
+    path = Path(spec.name).expanduser()
+    if spec.family == "open_clip" and path.suffix != ".json" and path.exists():
+        return path
+    return path if spec.family == "hf" and path.is_dir() else None

@@ -60,7 +60,7 @@ def model_info(model: nn.Module) -> dict[str, Any]:
             "kind": input_spec.kind,
             "channels": input_spec.channels,
             "size": input_spec.size,
-            "range": [0.0, 1.0] if input_spec.kind == "image" else None,
+            "range": [0.0, 1.0] if input_spec.kind in ("image", "pairs") else None,
             "mean": list(input_spec.mean),
             "std": list(input_spec.std),
             "vocab_size": input_spec.vocab_size,

@@ -17,21 +17,31 @@ Grammar::
 ``byte-gpt?d=64,layers=2,heads=2,ctx=64``              small causal language model, untrained
 ``hf:EleutherAI/pythia-70m``                           causal language model from the hub
 ``hf:/path/to/folder``                                 the same from a local folder
+``open_clip:ViT-B-32``                                 any open_clip model of images and texts, untrained
+``open_clip:ViT-B-32/laion2b_s34b_b79k``               with published weights (hub download)
+``open_clip:ViT-B-32@/path/w.safetensors``             with local weights (.pt and .bin as well)
+``open_clip:/path/to/folder``                          local configuration and weights
+``open_clip:/path/to/config.json``                     local configuration, untrained
 =====================================================  ======================================================
 
 WEIGHTS is a file when it contains a ``/`` or ends in ``.safetensors``, else a tag. Nothing but safetensors is
-read.
+read; of open_clip's models also .pt, .pth and .bin files, as tensors alone: no code in them runs.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tokenize: TypeAlias = "Callable[[Sequence[str]], Tensor]"
 
 OptionValue: TypeAlias = "int | float | bool | str | tuple[int, ...] | None"
 
@@ -40,12 +50,13 @@ OptionValue: TypeAlias = "int | float | bool | str | tuple[int, ...] | None"
 class InputSpec:
     """What a model takes.
 
-    kind: "image" (float [B, C, H, W], already normalised with `mean` and `std`), "tokens" (int64 [B, T]) or "features"
-        (float [B, size], of a frozen backbone).
+    kind: "image" (float [B, C, H, W], already normalised with `mean` and `std`), "tokens" (int64 [B, T]), "features"
+        (float [B, size], of a frozen backbone) or "pairs" (`clbench.pairs.Pairs`: such images, and texts as tokens).
     channels: image channels; 0 for tokens.
     size: image side in pixels, or the longest block in tokens; None where any size will do.
     mean, std: one number a channel, for pixels in [0, 1]; empty for tokens.
     vocab_size: number of token ids; None for images.
+    tokenize: of a model of pairs: texts to tokens, int64 [texts, context]; a function.
     """
 
     kind: str
@@ -54,6 +65,7 @@ class InputSpec:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     vocab_size: int | None = None
+    tokenize: Tokenize | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which parameters are trained: all, the head, norms, biases, or LoRA factors added by peft."""
+"""Which parameters are trained: all, the head, norms, biases, one of two towers, or LoRA factors added by peft."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import torch
 from torch import nn
 
 from ..errors import UserError
+from ..pairs import Pairs
 from ..torchvision_schemas import prepare
 
-Model: TypeAlias = Any  # a Classifier or a CausalLM, perhaps compiled or wrapped
+Model: TypeAlias = Any  # a Classifier, a CausalLM or a CLIP, perhaps compiled or wrapped
 DEFAULT_RANK = 8  # peft's default
 
 
 def parse_tuning(mode: str) -> tuple[str, int]:
     """("lora", r) from `lora` or `lora:r`, (mode, 0) from the others; UserError for anything else."""
-    match = re.fullmatch(r"(full|head|norm|bias|lora)|lora:([1-9]\d*)", mode)
+    match = re.fullmatch(r"(full|head|norm|bias|lora|locked-image|locked-text)|lora:([1-9]\d*)", mode)
     if match is None:
-        raise UserError(f"tuning {mode!r}: use full, head, norm, bias, lora or lora:RANK")
+        known = "full, head, norm, bias, lora, lora:RANK, locked-image or locked-text"
+        raise UserError(f"tuning {mode!r}: use {known}")
     if match[1]:
         return match[1], DEFAULT_RANK if match[1] == "lora" else 0
     return "lora", int(match[2])
@@ -28,11 +30,13 @@ def parse_tuning(mode: str) -> tuple[str, int]:
 def apply_tuning(model: Model, mode: str) -> None:
     """Set `requires_grad` for a mode; LoRA factors are added first (in place, parameter names change).
 
-    full: everything. head: the classifier's head, or the language model's output layer. norm: weights and
-    biases of normalisation layers. bias: every bias (BitFit, Ben Zaken et al., ACL 2022). lora[:r]: rank r
-    factors (default 8, alpha = r so that the scale is 1, no dropout; Hu et al., ICLR 2022) on every linear
-    layer of the backbone that the forward pass calls, output layer excepted. A classifier's head trains in
-    every mode, since it starts untrained; a language model's output layer only in `full` and `head`.
+    full: everything. head: the classifier's head, the language model's output layer, or the projections of a
+    model of images and texts. norm: weights and biases of normalisation layers. bias: every bias (BitFit,
+    Ben Zaken et al., ACL 2022). lora[:r]: rank r factors (default 8, alpha = r so that the scale is 1, no
+    dropout; Hu et al., ICLR 2022) on every linear layer of the backbone that the forward pass calls, output
+    layer excepted. locked-image, locked-text: all but one tower of a model of images and texts (LiT, Zhai et
+    al., CVPR 2022). A classifier's head trains in every mode, since it starts untrained; a language model's
+    output layer only in `full` and `head`, the scale of similarities only in these and with a tower locked.
     """
     kind, rank = parse_tuning(mode)
     if kind == "lora":
@@ -52,12 +56,23 @@ def trainable_names(model: Model, mode: str) -> set[str]:
     if kind == "full":
         return names
     if kind == "head":
-        return head or _same_tensors(model, model.output_layer)
+        return head or _last_layer(model)
+    if kind.startswith("locked-"):
+        if not hasattr(model, "tower"):
+            raise UserError(f"tuning {mode!r}: this model has no two towers; it is for models of images and texts")
+        locked: set[str] = model.tower("image" if kind == "locked-image" else "text")
+        return names - locked
     if kind == "norm":
         return head | (_norm_parameters(model) & names)
     if kind == "bias":
         return head | {name for name in names if name.rpartition(".")[2] == "bias"}
     return head | {name for name in names if ".lora_" in name}
+
+
+def _last_layer(model: Model) -> set[str]:
+    """Names of the parameters that make the output of a model without a head."""
+    named: set[str] = model.last_layers() if hasattr(model, "last_layers") else set()
+    return named or _same_tensors(model, model.output_layer)
 
 
 def _same_tensors(model: nn.Module, part: nn.Module) -> set[str]:
@@ -117,11 +132,12 @@ def called_linear_layers(model: Model, backbone: nn.Module) -> list[str]:
     return sorted(set(called))
 
 
-def _example(model: Model) -> torch.Tensor:
-    """The smallest input the model takes: one blank image, or a block of two tokens."""
+def _example(model: Model) -> torch.Tensor | Pairs:
+    """The smallest input the model takes: one blank image, a block of two tokens, or an image and an empty text."""
     spec = model.input
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if spec.kind == "tokens":
         return torch.zeros(1, 2, dtype=torch.long, device=device)
     side = spec.size or 32
-    return torch.zeros(1, spec.channels, side, side, device=device)
+    images = torch.zeros(1, spec.channels, side, side, device=device)
+    return Pairs(images, model.tokenize([""]).to(device)) if spec.kind == "pairs" else images

@@ -1,0 +1,1 @@
+"""Models of images and texts in one space (CLIP): built by open_clip, with attention taken apart."""
