@@ -21,7 +21,7 @@ from clbench.bit_differences import RowDifferences, json_differences, row_differ
 from clbench.engine.world import ALONE
 from clbench.errors import RunFailed, UserError
 from clbench.metrics import compute
-from clbench.metrics.definitions import ADDED, ADDED_PARTS, base_key
+from clbench.metrics.definitions import ADDED, ADDED_PARTS, ADDED_UNITS, base_key
 from clbench.record import Record, read_record
 from clbench.record_schema import schema_faults
 from clbench.seal import broken_seal
@@ -132,6 +132,7 @@ def _contradictions(folder: Path, record: Record) -> list[str]:
 
 def as_known_to(stated: dict[str, Any], computed: dict[str, Any]) -> dict[str, Any]:
     """Metrics computed now, without those that a record of an earlier edition has none of."""
+    computed = _without_later_units(stated, computed)
     versions = {base_key(key) for key in stated.get("versions", {})}
     if not versions or versions & ADDED or set(stated) & set(ADDED_PARTS):
         return computed
@@ -139,6 +140,18 @@ def as_known_to(stated: dict[str, Any], computed: dict[str, Any]) -> dict[str, A
     for part in ("versions", "undefined"):
         kept[part] = {key: value for key, value in computed.get(part, {}).items() if base_key(key) not in ADDED}
     return kept
+
+
+def _without_later_units(stated: dict[str, Any], computed: dict[str, Any]) -> dict[str, Any]:
+    """Gaps without the fields that none of those in the record has."""
+    parts = [part for part in ("gap", "gap_new") if part in computed]
+    known = {field for part in parts for gap in stated.get(part) or () for field in gap}
+    if known & set(ADDED_UNITS):
+        return computed
+    return computed | {
+        part: [{key: value for key, value in gap.items() if key not in ADDED_UNITS} for gap in computed[part]]
+        for part in parts
+    }
 
 
 def compare_runs(folder: Path, record: Record, repeated: Path, again: Record) -> Verification:

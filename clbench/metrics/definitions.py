@@ -293,9 +293,12 @@ ADDED = frozenset(
 )
 """Keys that came later: records made before hold none of them, nor the parts in ADDED_PARTS."""
 ADDED_PARTS = ("by_task", "gap_new")
+ADDED_UNITS = ("depth_bits", "ppl_ratio")
+"""Fields of a gap that came later still."""
 
 _DELTA = "delta_i = s * (m0 - m_i) at trace rows of the new task, (0, 0) put before them"
 _NO_GAP = "the reference m0 is missing or null, the set was not traced, or it diverged"
+_NO_NATS = f"{_NO_GAP}; there is no such field where the primary metric is no loss in nats"
 
 GAP_FIELDS: dict[str, Definition] = {
     name: Definition(name, meaning, formula, sign, null)
@@ -313,6 +316,20 @@ GAP_FIELDS: dict[str, Definition] = {
             "depth / |m0 - base|",
             WORSE,
             "base is unknown or equal to m0",
+        ),
+        (
+            "depth_bits",
+            "depth of a loss in nats, in bits per token",
+            "depth / ln 2",
+            WORSE,
+            _NO_NATS,
+        ),
+        (
+            "ppl_ratio",
+            "how many times larger the perplexity is at the deepest point than at the switch",
+            "exp(depth), depth in nats",
+            "1 or more; above 1 = worse",
+            f"{_NO_NATS}; or the depth is 700 nats or more",
         ),
         (
             "trough_steps",

@@ -17,6 +17,7 @@ from clbench.table import Row
 TOLERANCE = 0.01  # accuracy, or nats
 PERSISTENCE = 2  # evaluations
 SHORTEST = 5  # steps
+LARGEST_EXPONENT = 700.0  # beyond it exp is no number of float64
 ROUNDING = 1e-12  # .90 - .89 is not more than .01
 
 FIELDS = (
@@ -145,6 +146,15 @@ def describe(curve: Curve, horizon: int) -> Gap:
     if horizon < SHORTEST:
         gap["status"] = "too_short"
     return gap
+
+
+def with_units(gap: Gap) -> Gap:
+    """The gap of a loss in nats, its depth in bits and as a ratio of perplexities, too."""
+    depth = gap["depth"]
+    if depth is None:
+        return gap | {"depth_bits": None, "ppl_ratio": None}
+    ratio = math.exp(depth) if depth < LARGEST_EXPONENT else None
+    return gap | {"depth_bits": depth / math.log(2), "ppl_ratio": ratio}
 
 
 def positive_area(curve: Sequence[tuple[int, float]]) -> float:

@@ -20,6 +20,7 @@ from clbench.metrics.gap import (
     measure_new_gaps,
     no_gap_reason,
     summarise,
+    with_units,
 )
 from clbench.metrics.noise import gap_grid, noise_floor
 from clbench.metrics.view import (
@@ -36,6 +37,7 @@ from clbench.table import EvaluationTable, Row
 SIGNS = {"higher": 1.0, "lower": -1.0}
 HIGHER = {"accuracy", "acc", "top1", "top5", "recall", "precision", "f1", "auc"}
 LOWER = {"loss", "nll", "nats", "entropy", "perplexity", "ppl", "bits", "bpb", "error"}
+NATS = {"nats", "loss", "nll", "entropy"}
 CANNOT_PREDICT = "the strategy declares that it cannot predict between task boundaries"
 
 BY_TASK: dict[str, Callable[[View, int], float]] = {
@@ -106,8 +108,8 @@ def compute(
             described = {
                 "matrix": _matrix(view),
                 "by_task": _by_task(view),
-                "gap": [_plain(gap) for gap in gaps],
-                "gap_new": [_plain(gap) for gap in new_gaps],
+                "gap": [_plain(gap) for gap in _in_units(gaps, metric, signs[metric])],
+                "gap_new": [_plain(gap) for gap in _in_units(new_gaps, metric, signs[metric])],
                 "grid": _grid(view, gaps),
                 "noise_floor": noise_floor(view, gaps),
                 "table": _summary(structure, rows, main, signs),
@@ -166,12 +168,15 @@ def value_of(formula: Callable[[], float]) -> float | str:
 
 def _sign(metric: str, primary: str, direction: str) -> float:
     if metric != primary:
-        words = set(re.split("[^a-z0-9]+", metric.lower()))
-        if words & LOWER:
+        if _words(metric) & LOWER:
             return -1.0
-        if words & HIGHER:
+        if _words(metric) & HIGHER:
             return 1.0
     return SIGNS[direction]
+
+
+def _words(metric: str) -> set[str]:
+    return set(re.split("[^a-z0-9]+", metric.lower()))
 
 
 def _by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -267,6 +272,12 @@ def _summary(
         "weights": main[1],
         "directions": {metric: "higher" if sign > 0 else "lower" for metric, sign in signs.items()},
     }
+
+
+def _in_units(gaps: Sequence[Gap], metric: str, sign: float) -> Sequence[Gap]:
+    """With what a gap of a loss in nats is in other units; a metric's name says whether it is one."""
+    nats = sign < 0 and _words(metric) & NATS
+    return [with_units(gap) for gap in gaps] if nats else gaps
 
 
 def _plain(gap: Gap) -> Gap:

@@ -134,6 +134,22 @@ def test_a_record_of_the_earlier_edition_is_not_faulted(tmp_path: Path) -> None:
     assert as_known_to(partly, now) == now  # some but not all of the later keys: a fault
 
 
+def test_records_from_before_gaps_had_units_are_complete(gap_table: Maker) -> None:
+    rows = [dataclasses.replace(row, metric="nats") for row in gap_table(2.0, 0, [10, 20], [2.5, 2.1]).rows]
+    table = EvaluationTable()
+    for row in rows:
+        table.append(row)
+    now = compute(table, "lower")
+    units = ("depth_bits", "ppl_ratio")
+    parts = ("gap", "gap_new")
+    before = now | {p: [{k: v for k, v in gap.items() if k not in units} for gap in now[p]] for p in parts}
+    assert before["gap"] != now["gap"] and before["gap"]
+    assert as_known_to(before, now) == before
+    assert as_known_to(now, now) == now
+    partly = now | {"gap": [{k: v for k, v in gap.items() if k != "ppl_ratio"} for gap in now["gap"]]}
+    assert as_known_to(partly, now) == now
+
+
 @pytest.mark.parametrize("key", sorted(ADDED))
 def test_every_new_key_is_explained(key: str) -> None:
     assert DEFINITIONS[key].meaning.split(" (")[0] in explain(key)

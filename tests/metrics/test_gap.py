@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,46 @@ def test_loss_that_rises_and_recovers(gap_table: Maker) -> None:
     gap = only_gap(gap_table(2.00, 0, [1, 2, 5, 10, 20, 50, 100], values, base=4), "lower")
     check(gap, depth=0.30, relative_depth=0.15, final=0.004, transient=0.296, recovery_steps=50)
     check(gap, area=3.67, status="recovered", recovery_interval=[20, 50])
+
+
+def in_metric(table: EvaluationTable, metric: str, factor: float = 1.0) -> EvaluationTable:
+    """The same rows under another name, their values times `factor`."""
+    rows = table.rows
+    named = EvaluationTable()
+    for row in rows:
+        named.append(replace(row, metric=metric, value=None if row.value is None else factor * row.value))
+    return named
+
+
+@pytest.mark.parametrize("metric", ["nats", "loss", "val_loss"])
+def test_depth_of_a_loss_in_bits_and_as_a_ratio_of_perplexities(gap_table: Maker, metric: str) -> None:
+    table = in_metric(gap_table(2.00, 0, [1, 2, 5], [2.10, 2.30, 2.20], base=4), metric)
+    gap = only_gap(table, "lower")
+    check(gap, depth=0.30, depth_bits=0.43280851, ppl_ratio=1.34985881)
+    perplexities = [math.exp(value) for value in (2.30, 2.00)]
+    assert gap["ppl_ratio"] == pytest.approx(perplexities[0] / perplexities[1])
+    (bits,) = compute(in_metric(table, "bits", 1 / math.log(2)), "lower")["gap"]
+    assert gap["depth_bits"] == pytest.approx(bits["depth"])
+
+
+def test_a_loss_that_never_rises_has_no_bits_to_lose(gap_table: Maker) -> None:
+    gap = only_gap(in_metric(gap_table(2.0, 0, [10, 20], [1.9, 1.8]), "nats"), "lower")
+    check(gap, depth_bits=0.0, ppl_ratio=1.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"), [("accuracy", "higher"), ("perplexity", "lower"), ("bits", "lower"), ("value", "lower")]
+)
+def test_other_metrics_have_no_nats(gap_table: Maker, metric: str, direction: str) -> None:
+    gap = only_gap(in_metric(gap_table(2.0, 0, [10, 20], [1.9, 1.8]), metric), direction)
+    assert not {"depth_bits", "ppl_ratio"} & gap.keys()
+
+
+def test_units_of_a_gap_without_numbers(gap_table: Maker) -> None:
+    lost = only_gap(in_metric(gap_table(None, 0, [10, 20], [1.9, 1.8]), "nats"), "lower")
+    check(lost, depth=None, depth_bits=None, ppl_ratio=None)
+    huge = only_gap(in_metric(gap_table(2.0, 0, [10, 20], [802.0, 2.0]), "nats"), "lower")
+    check(huge, depth=800.0, depth_bits=800 / math.log(2), ppl_ratio=None)
 
 
 def test_loss_that_does_not_recover(gap_table: Maker) -> None:
