@@ -5,6 +5,8 @@ python results/claims.py SUITE
 Reads results/SUITE/claims.yaml and writes results/SUITE/claims.md: of each claim, what was measured. A claim says that
 a metric of the rows `better` is above that of the rows `worse`, or lies at most `margin` below it. A row is written as
 a strategy's name and what tells it from others, `lae expert=online`: settings of the strategy or of the stream.
+
+A claims.yaml that names runs and states inequalities between any quantities of them is read by `evidence`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import evidence
 import yaml
 
 from clbench.board_records import board_records
@@ -87,7 +90,7 @@ def find_row(rows: Iterable[Row], stream: str, text: str) -> Row:
 def measured(claim: Claim, rows: Sequence[Row]) -> list[str]:
     """The claim's cells. Raises UserError for a row that is not there."""
     better, worse = (find_row(rows, claim.stream, text) for text in (claim.better, claim.worse))
-    one_board = _content(better) == _content(worse)
+    one_board = _content_hash(better) == _content_hash(worse)
     a, b = ({pair(r) if one_board else pair(r)[1]: v for r, v in _values(row, claim.metric)} for row in (better, worse))
     difference = paired_difference(a, b)
     text = claim.claim + (f" (within {100 * claim.margin:g})" if claim.margin else "")
@@ -106,7 +109,7 @@ def _spec(row: Row) -> dict[str, Any]:
     return spec
 
 
-def _content(row: Row) -> str:
+def _content_hash(row: Row) -> str:
     return str((row.runs or row.failures)[0][1]["stream"]["content"])
 
 
@@ -132,9 +135,20 @@ def _list(value: Any) -> list[str]:
 def page(suite: str) -> str:
     """The whole of claims.md."""
     folder = ROOT / "results" / suite
+    if isinstance(_content(suite), dict):
+        return evidence.page(suite, folder)
     rows = all_rows(folder)
     lines = [f"| {' | '.join(measured(claim, rows))} |" for claim in read_claims(folder / "claims.yaml")]
     return HEAD.format(suite=suite) + "\n".join(lines) + "\n"
+
+
+def documents(suite: str, text: str) -> dict[Path, str]:
+    """The pages elsewhere that show the verdicts of a claims.md, and what they say with them."""
+    content = _content(suite)
+    place = content.get("page") if isinstance(content, dict) else None
+    if place is None:
+        return {}
+    return {ROOT / place: evidence.with_table((ROOT / place).read_text(encoding="utf-8"), evidence.table_of(text))}
 
 
 def main() -> int:
@@ -143,11 +157,22 @@ def main() -> int:
     suite = parser.parse_args().suite
     try:
         text = page(suite)
+        written = {ROOT / "results" / suite / "claims.md": text, **documents(suite, text)}
     except UserError as error:
         sys.stderr.write(f"claims: {error}\n")
         return 2
-    (ROOT / "results" / suite / "claims.md").write_text(text, encoding="utf-8")
+    for path, content in written.items():
+        path.write_text(content, encoding="utf-8")
     return 0
+
+
+def _content(suite: str) -> Any:
+    """What a claims.yaml holds. Raises UserError where it cannot be read."""
+    path = ROOT / "results" / suite / "claims.yaml"
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"claims {path}: {' '.join(str(error).split())}") from None
 
 
 if __name__ == "__main__":

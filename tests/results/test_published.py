@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,9 +21,17 @@ from clbench.verify import record_faults
 RESULTS = Path(__file__).parents[2] / "results"
 PUBLISHED = RESULTS / "published"
 VISION = RESULTS / "vision-cpu"
-BOARDS = [pytest.param(PUBLISHED, id="published"), pytest.param(VISION, id="vision-cpu")]
+CPT = RESULTS / "cpt-cpu"
+needs_cpt = pytest.mark.skipif(
+    not (CPT / "runs").is_dir(), reason="results/cpt-cpu/runs is not there: python results/publish.py cpt-cpu"
+)
+BOARDS = [
+    pytest.param(PUBLISHED, id="published"),
+    pytest.param(VISION, id="vision-cpu"),
+    pytest.param(CPT, id="cpt-cpu", marks=needs_cpt),
+]
 FOLDERS = run_folders(PUBLISHED)
-ALL = [*FOLDERS, *run_folders(VISION)]
+ALL = [*FOLDERS, *run_folders(VISION), *run_folders(CPT)]
 EACH = 12  # by default one record of so many is looked at in full
 
 TINY = """
@@ -61,23 +69,53 @@ def test_no_record_was_edited(board: Path) -> None:
     assert [fault for folder in folders if (fault := broken_seal(folder, read_record(folder)))] == []
 
 
-@pytest.fixture
-def claims(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """results/claims.py, as a module."""
-    spec = spec_from_file_location("claims", RESULTS / "claims.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "claims", module)
-    spec.loader.exec_module(module)
-    return module
+@needs_cpt
+def test_the_language_models_have_three_seeds_of_every_row() -> None:
+    rows = json.loads((CPT / "leaderboard.json").read_text(encoding="utf-8"))
+    assert {row["stream"] for row in rows} == {"text-weak", "text-strong", "text-three", "tiny-months"}
+    assert all(len(row["runs"]) >= 3 or row["diverged"] for row in rows)
 
 
-def test_the_claims_page_follows_from_the_records(claims: Any) -> None:
-    written = (VISION / "claims.md").read_text(encoding="utf-8")
-    assert written == claims.page("vision-cpu"), "run: python results/claims.py vision-cpu"
+@pytest.mark.parametrize("suite", ["vision-cpu", pytest.param("cpt-cpu", marks=needs_cpt)])
+def test_the_claims_page_follows_from_the_records(claims: ModuleType, suite: str) -> None:
+    written = (RESULTS / suite / "claims.md").read_text(encoding="utf-8")
+    made = claims.page(suite)
+    assert written == made, f"run: python results/claims.py {suite}"
+    for path, text in claims.documents(suite, made).items():
+        assert path.read_text(encoding="utf-8") == text, f"run: python results/claims.py {suite}"
 
 
-def test_a_claim_holds_or_fails_by_its_margin(claims: Any) -> None:
+@needs_cpt
+def test_every_run_that_a_claim_names_is_there(script: Callable[[str], ModuleType]) -> None:
+    evidence = script("evidence")
+    described, stated = evidence.read(CPT / "claims.yaml")
+    found = evidence.gather(described, CPT)
+    assert not found.missing
+    named = {name for claim in stated for rule in (*claim.holds, *claim.beside) for name in found.used(rule)}
+    assert named == set(described)
+
+
+@needs_cpt
+def test_verdicts_on_language_models_are_those_of_plain_arithmetic(script: Callable[[str], ModuleType]) -> None:
+    evidence, inequalities = script("evidence"), script("inequalities")
+    described, stated = evidence.read(CPT / "claims.yaml")
+    found = evidence.gather(described, CPT)
+    rule = next(claim for claim in stated if claim.id == "C7").holds[1]
+    outcome = found.outcome(rule)
+    lost: dict[float, dict[int, float]] = {0.0: {}, 0.05: {}}
+    for folder in run_folders(CPT):
+        spec = (record := read_record(folder))["spec"]
+        share = spec["strategy_settings"].get("share")
+        if spec["strategy"] == "replay" and spec["stream"] == "text-strong" and share in lost:
+            before, after = (row[0] for row in record["metrics"]["matrix"]["rows"])
+            lost[share][spec["seed"]] = after - before
+    assert rule.text == "forgetting(replay5, english_novels) <= 0.6 * forgetting(replay0, english_novels)"
+    assert outcome.seeds == (0, 1, 2)
+    assert outcome.margins == pytest.approx([0.6 * lost[0.0][s] - lost[0.05][s] for s in range(3)])
+    assert inequalities.judge(outcome).passed == all(lost[0.05][s] <= 0.6 * lost[0.0][s] for s in range(3))
+
+
+def test_a_claim_holds_or_fails_by_its_margin(claims: ModuleType) -> None:
     rows = claims.all_rows(VISION)
     scores: dict[str, dict[int, float]] = {"slda": {}, "nmc": {}}
     for folder in run_folders(VISION):
