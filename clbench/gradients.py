@@ -5,6 +5,9 @@ convolution, norm and embedding layers have closed forms in what went into the l
 which one forward and one backward pass over the batch give. Any other parameter is differentiated by
 `torch.func` (vmap over grad), or sample by sample where the model cannot be vmapped (data-dependent control flow,
 say). A closed form is used only for parameters where it agrees with a loop over the first two samples.
+
+Where a sample's loss depends on its batch (contrastive losses) there is no gradient of a sample by itself: the gradient
+of a batch's mean loss is squared instead, as FoMo-in-Flux does (arXiv 2408.14471).
 """
 
 from __future__ import annotations
@@ -44,14 +47,20 @@ def squared_gradients(
     """Mean over samples of the squared gradient of each sample's loss: {name: tensor like the parameter}.
 
     labels: "true" (the empirical Fisher), "sampled" from the model's distribution with `generator` (the Fisher), or
-    "predicted". The model is in eval mode meanwhile, so that a sample's loss does not depend on the others; its modes
-    and gradients are left as they were. Parameters that need no gradient are left out, buffers are constants. All
-    zeros where there are no samples. Raises UserError for an unknown kind of labels.
+    "predicted". Where the objective couples samples: mean over batches, weighted by their samples, of the squared
+    gradient of the batch's mean loss, for "true" labels alone. The model is in eval mode meanwhile, so that a sample's
+    loss does not depend on the others; its modes and gradients are left as they were. Parameters that need no gradient
+    are left out, buffers are constants. All zeros where there are no samples. Raises UserError for an unknown kind of
+    labels.
     """
     if labels not in LABELS:
         raise UserError(f"unknown labels {labels!r} for squared gradients: use {', '.join(LABELS)}")
     if labels == "sampled" and generator is None:
         raise ValueError("sampled labels need a generator")
+    if objective.couples_samples:
+        if labels != "true":
+            raise UserError(f"squared gradients of pairs of images and texts need labels=true, not {labels}")
+        return _of_batches(model, objective, batches)
     per_sample = _PerSample(model, objective)
     total = {name: torch.zeros_like(p) for name, p in per_sample.parameters.items()}
     n = 0
@@ -63,6 +72,21 @@ def squared_gradients(
                         y = objective.decide(model(x), generator if labels == "sampled" else None)
                 per_sample.accumulate(x, y, total)
                 n += len(x)
+    return {name: squares / max(n, 1) for name, squares in total.items()}
+
+
+def _of_batches(model: nn.Module, objective: Objective, batches: Iterable[Batch]) -> Squares:
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    n = 0
+    with _eval_mode(model), torch.enable_grad():
+        for batch in batches:
+            loss = objective.mean_loss(model(batch.x), batch.y)
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for name, g in zip(parameters, gradients, strict=True):
+                if g is not None:
+                    total[name] += len(batch) * g.square()
+            n += len(batch)
     return {name: squares / max(n, 1) for name, squares in total.items()}
 
 

@@ -22,17 +22,19 @@ from clbench.samples import Batch, Pool, Samples
 Policy = Literal["reservoir", "class-balanced", "ring", "first", "greedy"]
 POLICIES: tuple[str, ...] = get_args(Policy)
 BY_CLASS = ("class-balanced", "ring", "first")
-COLUMNS = ("raw", "labels", "keys")
+COLUMNS = ("raw", "labels", "keys", "rows")
 
 
 @dataclass(frozen=True)
 class MemoryRows:
-    """Rows of a memory: stored values, labels int64 [n], further columns, and their positions int64 [n]."""
+    """Rows of a memory: stored values, labels int64 [n], further columns, their positions int64 [n], and where they lay
+    in the stream's pool, int64 [n], where the memory keeps that."""
 
     raw: Tensor
     labels: Tensor
     extra: dict[str, Tensor]
     positions: Tensor
+    rows: Tensor | None = None
 
 
 class Memory:
@@ -40,16 +42,18 @@ class Memory:
 
     Columns are allocated by the first `add`. Floating-point `extra` columns may grow in their last dimension (logits
     of a growing head): rows stored earlier, and narrower ones, are padded with NaN. An `add` costs the same however
-    many samples were seen. `seen` counts them; `quota`, where set, replaces floor(size / classes seen).
+    many samples were seen. `seen` counts them; `quota`, where set, replaces floor(size / classes seen). keeps_rows:
+    `Batch.index` is stored as well, for streams whose samples have captions of their own.
     """
 
-    def __init__(self, size: int, policy: str = "reservoir") -> None:
+    def __init__(self, size: int, policy: str = "reservoir", keeps_rows: bool = False) -> None:
         if size < 1:
             raise UserError(f"a memory needs a size of 1 or more, not {size}")
         if policy not in POLICIES:
             raise UserError(f"unknown memory policy {policy!r}{did_you_mean(policy, POLICIES)}")
         self.size = size
         self.policy = policy
+        self.keeps_rows = keeps_rows
         self.quota: int | None = None
         self.seen = 0
         self._length = 0
@@ -72,7 +76,8 @@ class Memory:
     def rows(self, positions: Tensor) -> MemoryRows:
         """The rows at these positions, copied."""
         extra = {name: c[positions] for name, c in self._columns.items() if name not in COLUMNS}
-        return MemoryRows(self._columns["raw"][positions], self._columns["labels"][positions], extra, positions)
+        rows = self._columns["rows"][positions] if self.keeps_rows else None
+        return MemoryRows(self._columns["raw"][positions], self._columns["labels"][positions], extra, positions, rows)
 
     def all(self) -> MemoryRows:
         """Every row, in order of position. Raises ValueError while empty."""
@@ -99,6 +104,8 @@ class Memory:
         if not len(batch):
             return
         offered = {"raw": batch.raw, "labels": batch.labels, **(extra or {})}
+        if self.keeps_rows:
+            offered["rows"] = batch.index
         if self.policy in BY_CLASS:
             offered["keys"] = self._keys(len(batch), generator)
         offered = {name: value.detach().cpu() for name, value in offered.items()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clbench import upstream
 from clbench.config import parse_config
 from clbench.engine.hooks import check_declaration, check_tuning
+from clbench.errors import UserError
 from clbench.record import strategy_label
 from clbench.registry import absolute_file, load_recipe, load_strategy
 from clbench.spec import RunSpec
@@ -55,6 +56,11 @@ def in_full(spec: RunSpec, parts: Parts, stream: Stream) -> RunSpec:
             setattr(config, name, getattr(stream.training, name))
     check_tuning(parts.strategy, config, spec.tune)
     reads = parts.strategy.reads(config)
+    if reads == "features" and stream.objective == "contrastive":
+        raise UserError(
+            f"strategy {parts.strategy.__name__} reads features of a frozen backbone and has no use for captions: "
+            f"it does not work on {stream.name}, a contrastive stream"
+        )
     backbone = spec.backbone or (stream.feature_model if reads == "features" else stream.default_model)
     spec = spec.model_copy(update=upstream.in_full(spec, backbone, stream.training))
     upstream.check_strategy(spec, parts.strategy.__name__, parts.strategy.adopts, reads, config)

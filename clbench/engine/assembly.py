@@ -58,6 +58,7 @@ def assemble(
         features = Features(builder.identity(), backbone, objective, environment, _cache_folder())
         build = partial(builder.build_on_features, features)
     ranks = ranks or Ranks()
+    ranks.divides = not objective.couples_samples
     services = Services(
         stream, objective, strategy.needs_with(config), random, environment.device, build, features, ranks
     )
@@ -133,7 +134,7 @@ class ModelBuilder:
         from clbench.models import model_info
 
         stream = self.stream
-        images = stream.objective == "classification"
+        images = stream.objective != "language_modeling"
         with _own_randomness(Randomness(self.spec.seed, self.environment.device.type == "cuda")):
             model = build_model(
                 self.spec.backbone or "",
@@ -142,6 +143,7 @@ class ModelBuilder:
                 mean=stream.mean,
                 std=stream.std,
                 vocab_size=stream.vocabulary,
+                pairs=stream.objective == "contrastive",
                 head=self.spec.head,
             )
             self.info = model_info(model)
@@ -187,7 +189,9 @@ def _weights_checksum(place: str | Path | None) -> list[str] | None:
     if place is None:
         return None
     path = Path(place)
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors")) or sorted([*path.glob("*.bin"), *path.glob("*.pt")])
     try:
         return [checksum(file) for file in files]
     except OSError as error:

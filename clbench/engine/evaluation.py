@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ class Evaluator:
         self.plan = plan
         self.at_switch: Values = {}
         self.values: list[Tensor] = []
+        self.flops_per_text = 0.0
         self.subsets = {s.name: _subset(session.stream.content, s, plan.subset) for s in session.stream.eval_sets}
 
     def boundary(self, step: int, tasks_seen: int, repeats: bool, line: Line) -> list[Row]:
@@ -114,10 +115,32 @@ class Evaluator:
         n_classes = session.n_classes()
         scorable = [s for s in sets if session.objective.scorable(s, n_classes)]
         values: dict[str, Tensor | None] = {s.name: None for s in sets}
+        whole = session.objective.scores_whole
         with self.evaluating(deployed):
+            self._prepare(scorable)
             for group in self._groups(scorable):
-                values |= self._one_pass(group, subsets)
+                values |= self._whole(group, subsets) if whole else self._one_pass(group, subsets)
         return values
+
+    def _prepare(self, sets: Sequence[EvalSet]) -> None:
+        """What the objective predicts once for all samples of these sets: texts of classes. Its FLOPs count whether it
+        is known from an earlier evaluation or not, so that they do not depend on where a run was resumed."""
+        session = self.session
+        same = None if overrides(session.strategy, "predict") else getattr(session.model, "text_key", None)
+        key = None if same is None else same()
+        asked = session.objective.prepare_scoring(sets, self._texts, key)
+        session.meters.add("flops_evaluate", self.flops_per_text * asked)
+
+    def _texts(self, x: Any) -> Any:
+        """What `predict` makes of inputs that are no samples, in chunks."""
+        parts = []
+        for filled, n in chunks(len(x)):
+            with FlopCount() if not parts else nullcontext() as count:
+                outputs = self._called(x[filled], len(filled), {})
+            if count is not None:
+                self.flops_per_text = count.flops / len(filled)
+            parts.append(outputs[:n])
+        return torch.cat(parts)
 
     def _groups(self, sets: list[EvalSet]) -> list[list[EvalSet]]:
         """Sets that can share a pass: those of one pool, unless `predict` is given the task's index."""
@@ -152,21 +175,60 @@ class Evaluator:
         values = ranks.combined(values)
         return {s.name: values[owner == i] for i, s in enumerate(sets)}
 
+    def _whole(self, sets: list[EvalSet], subsets: Values | None) -> dict[str, Tensor | None]:
+        """Answers to the rows of several sets, each asked once, and then the sets' values."""
+        session, ranks = self.session, self.session.ranks
+        objective = session.objective
+        positions = [torch.arange(len(s.data)) if subsets is None else subsets[s.name] for s in sets]
+        parts = [s.data.subset(p) for s, p in zip(sets, positions, strict=True)]
+        index, place = torch.cat([part.index for part in parts]).unique(return_inverse=True)
+        samples = Samples(sets[0].data.pool, index)
+        todo = list(chunks(len(index)))
+        divided = len(todo) >= ranks.size
+        answers = None
+        for number, (filled, n) in enumerate(todo):
+            if number % ranks.size == 0 or not divided:
+                session.evaluating()
+            if divided and number % ranks.size != ranks.rank:
+                self._count(len(filled), n)
+                continue
+            x = objective.asked(session.services.batch(samples, filled, "plain").x)
+            with self._measured(len(filled)):
+                found = objective.answers(self._called(x, len(filled), {}))[:n].float()
+            self._count(len(filled), n)
+            answers = found.new_zeros(len(index), *found.shape[1:]) if answers is None else answers
+            answers[filled[:n]] = found
+            fault_point("evaluate")
+        assert answers is not None
+        answers = ranks.combined(answers) if divided else answers
+        mine = place.split([len(part) for part in parts])
+        return {
+            s.name: objective.score_whole(answers[rows.to(answers.device)], part, s).float().cpu()
+            for s, part, rows in zip(sets, parts, mine, strict=True)
+        }
+
     def _predict(self, samples: Samples, rows: Tensor, n: int, eval_set: EvalSet) -> tuple[Tensor, Tensor]:
         """Outputs and targets of the first `n` of these rows."""
         session = self.session
         batch = session.services.batch(samples, rows, "plain")
         keywords = {"task": eval_set.belongs_to} if session.gives_task_id else {}
-        with hook(session.strategy, "predict", session.services.task, session.log), self._measured(len(rows)):
-            with session.environment.autocast():
-                outputs = session.strategy.predict(batch.x, **keywords)
-            if outputs.shape[0] != len(rows):
-                raise RunFailed(
-                    f"strategy {type(session.strategy).__name__}: predict returned {tuple(outputs.shape)} for "
-                    f"{len(rows)} inputs"
-                )
+        with self._measured(len(rows)):
+            outputs = self._called(batch.x, len(rows), keywords)
         self._count(len(rows), n)
         return outputs[:n].float(), batch.y[:n]
+
+    def _called(self, x: Any, n: int, keywords: dict[str, Any]) -> Any:
+        """What the strategy predicts of `n` inputs."""
+        session = self.session
+        with hook(session.strategy, "predict", session.services.task, session.log):
+            with session.environment.autocast():
+                outputs = session.strategy.predict(x, **keywords)
+            if outputs.shape[0] != n:
+                raise RunFailed(
+                    f"strategy {type(session.strategy).__name__}: predict returned {tuple(outputs.shape)} for "
+                    f"{n} inputs"
+                )
+        return outputs
 
     def _count(self, rows: int, n: int) -> None:
         """A chunk of `rows` rows, `n` of which count, was evaluated here or by another rank."""
@@ -265,7 +327,10 @@ def _paired_error(values: Tensor, before: Tensor | None) -> float | None:
 
 
 def _subset(content: str, eval_set: EvalSet, size: int) -> Tensor:
-    """The first `size` of a permutation fixed by the stream and the set: shared by all runs of the stream."""
+    """The first `size` of a permutation fixed by the stream and the set: shared by all runs of the stream. A retrieval
+    set is taken whole: how hard it is depends on its size."""
+    if eval_set.kind == "retrieval":
+        return torch.arange(len(eval_set.data))
     generator = torch.Generator()
     generator.manual_seed(derive_seed(0, "evaluation-subset", content, eval_set.name))
     return torch.randperm(len(eval_set.data), generator=generator)[:size].sort().values

@@ -37,6 +37,7 @@ class Ranks:
 
     rank = 0
     size = 1
+    divides = True  # False: samples of a batch depend on each other, and every process computes it whole
 
     @property
     def first(self) -> bool:
@@ -124,7 +125,7 @@ class Group(Ranks):
     # -- shares --------------------------------------------------------------------------------------------------
 
     def parts(self, batch: Batch) -> int:
-        return 1 if len(batch) % self.size else self.size
+        return self.size if self.divides and len(batch) % self.size == 0 else 1
 
     @contextmanager
     def sharing(self, batch: Batch, random: Randomness) -> Iterator[Batch]:

@@ -13,11 +13,12 @@ from clbench.engine.faults import fault_point
 from clbench.engine.kept import Kept
 from clbench.engine.mixing import Mixing
 from clbench.engine.parallel import Ranks
+from clbench.engine.pools import mixed
 from clbench.engine.snapshots import Snapshots
 from clbench.errors import RunFailed
 from clbench.models.modes import in_eval_mode
 from clbench.rng import Randomness
-from clbench.samples import Batch, Samples
+from clbench.samples import Batch, Pool, Samples
 from clbench.stream import Stream, Task
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from clbench.exemplars import Exemplars
     from clbench.memory import Memory
     from clbench.objectives import Objective
+    from clbench.phase import Phase
     from clbench.strategy import Needs
 
 
@@ -55,6 +57,7 @@ class Services:
         self.remembered: Callable[[int], None] = lambda n: None
         self.built = 0
         self.task = -1
+        self._own_captions = _pools(stream) if stream.captions is not None and stream.captions.of_row else set()
         self._random = random
         self._build_model = build_model
         self._model: nn.Module | None = None
@@ -74,6 +77,10 @@ class Services:
         """The task as the strategy may see it."""
         return task if self.needs.task_boundaries else UnboundedTask(task)  # type: ignore[return-value]
 
+    def mixed(self, phase: Phase) -> Phase:
+        """The phase with the stream's mixture, where it has one."""
+        return mixed(phase, self.stream, self.task, self._random)
+
     # -- batches -------------------------------------------------------------------------------------------------
 
     def batch(self, samples: Samples, positions: Tensor, view: Literal["train", "plain"], epoch: int = 0) -> Batch:
@@ -87,15 +94,18 @@ class Services:
             x = x.to(self.device)
             return Batch(x=x, y=labels.to(self.device), raw=x, labels=labels, index=index, epoch=epoch)
         raw = stored[index]
-        x, y = self.transform(raw, labels, view)
+        x, y = self.transform(raw, labels, view, index if samples.pool in self._own_captions else None)
         return Batch(x=x, y=y, raw=raw, labels=labels, index=index, epoch=epoch)
 
-    def transform(self, raw: Tensor, labels: Tensor, view: Literal["train", "plain"]) -> tuple[Tensor, Tensor]:
-        """Model inputs and targets, on the device. Features are inputs as they are."""
+    def transform(
+        self, raw: Tensor, labels: Tensor, view: Literal["train", "plain"], rows: Tensor | None = None
+    ) -> tuple[Any, Tensor]:
+        """Model inputs and targets, on the device. Features are inputs as they are. rows: in a pool whose samples have
+        captions of their own."""
         if self.features is not None:
             return raw.to(self.device), labels.to(self.device)
         generator = self._random.generator("augment") if view == "train" else None
-        return self.objective.inputs(raw.to(self.device), labels.to(self.device), view, generator)
+        return self.objective.inputs(raw.to(self.device), labels.to(self.device), view, generator, rows)
 
     def batches(self, samples: Samples, batch_size: int, view: Literal["train", "plain"]) -> Iterator[Batch]:
         for positions in torch.arange(len(samples)).split(batch_size):
@@ -111,7 +121,7 @@ class Services:
             self._declared("stores_samples", "keeps samples in a memory")
         else:
             self._declared("stores_features", "keeps features in a memory")
-        return Memory(size, policy)
+        return Memory(size, policy, keeps_rows=bool(self._own_captions))
 
     def exemplars(self, size: int) -> Exemplars:
         from clbench.exemplars import Exemplars
@@ -124,7 +134,7 @@ class Services:
             return None
         rows = memory.sample(self.ranks.meant(n), self.generator("memory"))
         self.remembered(len(rows.labels))
-        x, y = self.transform(rows.raw, rows.labels, view)
+        x, y = self.transform(rows.raw, rows.labels, view, rows.rows)
         gone = torch.full((len(rows.labels),), -1, dtype=torch.int64)
         extra = {key: value.to(self.device) for key, value in rows.extra.items()}
         return self.ranks.share(Batch(x=x, y=y, raw=rows.raw, labels=rows.labels, index=gone, extra=extra))
@@ -174,10 +184,22 @@ class Services:
     def sample_losses(self, samples: Samples) -> Tensor:
         """float32 [n] on the CPU; eval mode, without gradients. Its FLOPs are those of training."""
         losses = [torch.empty(0)]
+        order = self._order_of_losses(samples)
         with in_eval_mode(self.model), torch.no_grad(), self.counted():
-            for batch in self.batches(samples, 64, "plain"):
+            for batch in self.batches(samples if order is None else samples.subset(order), self._together(), "plain"):
                 losses.append(self.objective.losses(self.model(batch.x), batch.y).float().cpu())
-        return torch.cat(losses)
+        found = torch.cat(losses)
+        return found if order is None else torch.empty_like(found).index_copy_(0, order, found)
+
+    def _together(self) -> int:
+        """How many samples go through the model at once where losses are of single samples, or of a batch."""
+        return self.stream.training.batch_size if self.objective.couples_samples else 64
+
+    def _order_of_losses(self, samples: Samples) -> Tensor | None:
+        """A random order where a sample's loss depends on its batch: in the stored one a batch may be of one class."""
+        if not self.objective.couples_samples:
+            return None
+        return torch.randperm(len(samples), generator=self.generator("batches-of-losses"))
 
     def snapshot(self, name: str) -> nn.Module:
         return self.snapshots.take(name, self.model, self.built)
@@ -188,8 +210,16 @@ class Services:
         if limit is not None and limit < len(samples):
             chosen = torch.randperm(len(samples), generator=self.generator("fisher-samples"))[:limit]
             samples = samples.subset(chosen)
-        batches = self.batches(samples, 64, "plain")
+        elif (order := self._order_of_losses(samples)) is not None:
+            samples = samples.subset(order)
+        batches = self.batches(samples, self._together(), "plain")
         return squared_gradients(self.model, self.objective, batches, labels, self.generator("fisher-labels"))
+
+
+def _pools(stream: Stream) -> set[Pool]:
+    """Those of its tasks, evaluation sets and pre-training data."""
+    pools = {task.train.pool for task in stream.tasks} | {s.data.pool for s in stream.eval_sets}
+    return pools if stream.pretraining is None else pools | {stream.pretraining.pool}
 
 
 class UnboundedTask:

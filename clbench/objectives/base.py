@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -12,12 +13,13 @@ if TYPE_CHECKING:
     import torch
 
     from clbench.models import InputSpec
-    from clbench.samples import Batch
+    from clbench.samples import Batch, Samples
     from clbench.stream import EvalSet, Stream, Task
 
 OBJECTIVES = {
     "classification": "clbench.objectives.classification:Classification",
     "language_modeling": "clbench.objectives.language_modeling:LanguageModeling",
+    "contrastive": "clbench.objectives.contrastive:Contrastive",
 }
 
 
@@ -33,27 +35,37 @@ class Objective(ABC):
 
     primary: the name of the primary metric, direction: which way is better. decides: whether a sample's score is a
     0/1 decision (accuracy) whose noise floor is binomial. keeps_values: whether the value of every evaluated sample is
-    kept in the run's folder (`clbench.block_losses`).
+    kept in the run's folder (`clbench.block_losses`). couples_samples: whether a sample's loss depends on the others of
+    its batch: gradients are then squared batch by batch, and batches are not divided among devices. scores_whole:
+    whether a set is scored when the answers to all its samples are there (`score_whole`), each sample asked once.
     """
 
     primary: ClassVar[str]
     direction: ClassVar[Literal["higher", "lower"]]
     keeps_values: ClassVar[bool] = False
+    couples_samples: ClassVar[bool] = False
+    scores_whole: ClassVar[bool] = False
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
 
     @abstractmethod
     def inputs(
-        self, raw: Tensor, labels: Tensor, view: Literal["train", "plain"], generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        """Model inputs x and targets y from stored values. `generator` draws the augmentation of the train view."""
+        self,
+        raw: Tensor,
+        labels: Tensor,
+        view: Literal["train", "plain"],
+        generator: torch.Generator | None,
+        rows: Tensor | None = None,
+    ) -> tuple[Any, Tensor]:
+        """Model inputs x and targets y from stored values. `generator` draws the augmentation of the train view. rows:
+        where the samples lie in the stream's pool, int64 [B], -1 for one that does not; None: unknown."""
 
     @abstractmethod
-    def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def losses(self, outputs: Any, y: Tensor) -> Tensor:
         """Per-sample losses, float [B], in nats (per token for text)."""
 
-    def mean_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def mean_loss(self, outputs: Any, y: Tensor) -> Tensor:
         """The mean of `losses`, a scalar."""
         return self.losses(outputs, y).mean()
 
@@ -62,17 +74,36 @@ class Objective(ABC):
         return self.mean_loss(model(batch.x), batch.y)
 
     @abstractmethod
-    def decide(self, outputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def decide(self, outputs: Any, generator: torch.Generator | None = None) -> Tensor:
         """Targets according to the model: the most likely ones, or drawn from its distribution with `generator`."""
 
     @abstractmethod
-    def distillation(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    def distillation(self, outputs: Any, teacher: Any, temperature: float) -> Tensor:
         """Per-sample KL divergence, softened by `temperature` (times its square), from the teacher's outputs to the
         same columns of `outputs`: float [B]. The teacher may know fewer classes."""
 
     @abstractmethod
     def scores(self, outputs: Tensor, y: Tensor, eval_set: EvalSet) -> Tensor:
         """Per-sample values of the primary metric, float [B]."""
+
+    def prepare_scoring(self, sets: Sequence[EvalSet], predict: Callable[[Any], Any], key: str | None) -> int:
+        """Before sets are scored: what does not depend on their samples, by `predict`, in eval mode with the weights
+        that are evaluated. key: equal keys, equal predictions of texts; None: not known. Returns how many predictions
+        that takes where none is known yet. Default: nothing."""
+        return 0
+
+    def asked(self, x: Any) -> Any:
+        """The part of inputs that `predict` needs where sets are scored whole. Default: all."""
+        return x
+
+    def answers(self, outputs: Any) -> Tensor:
+        """The part of outputs that scores need, float [B, ...]. Default: all."""
+        answers: Tensor = outputs
+        return answers
+
+    def score_whole(self, outputs: Tensor, samples: Samples, eval_set: EvalSet) -> Tensor:
+        """Where sets are scored whole: values of the primary metric of all its samples, float [n]."""
+        raise NotImplementedError
 
     def further(self, value: float, eval_set: EvalSet) -> dict[str, float]:
         """Other metrics of a set, as functions of the primary value."""

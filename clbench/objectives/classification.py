@@ -30,7 +30,12 @@ class Classification(Objective):
         self.normalise = Normalise(stream.mean, stream.std, stream.input_shape[0], None)
 
     def inputs(
-        self, raw: Tensor, labels: Tensor, view: Literal["train", "plain"], generator: torch.Generator | None
+        self,
+        raw: Tensor,
+        labels: Tensor,
+        view: Literal["train", "plain"],
+        generator: torch.Generator | None,
+        rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         if view == "train":
             raw = augment(raw, self.stream.augmentation, generator)

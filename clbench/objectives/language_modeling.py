@@ -33,7 +33,12 @@ class LanguageModeling(Objective):
         self._unigram: dict[EvalSet, float] = {}
 
     def inputs(
-        self, raw: Tensor, labels: Tensor, view: Literal["train", "plain"], generator: torch.Generator | None
+        self,
+        raw: Tensor,
+        labels: Tensor,
+        view: Literal["train", "plain"],
+        generator: torch.Generator | None,
+        rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """All tokens of a block but the last, and all but the first: int64 [B, T] each. The views do not differ."""
         tokens = raw.long()

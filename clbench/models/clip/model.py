@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...pairs import Embeddings, Pairs
+from ..identity import tensors_sha256
 from ..spec import InputSpec
 
 LARGEST_SCALE = math.log(100)
@@ -33,6 +34,7 @@ class CLIP(nn.Module):
         self.input = input
         self.feature_dim = width
         self.clamp = clamp
+        self._text_names = self._text_tensors().keys()
         self.identity: dict[str, Any] = {}
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -76,6 +78,15 @@ class CLIP(nn.Module):
         """After an update: hold the scale in its bounds."""
         if self.clamp:
             self.backbone.logit_scale.clamp_(0.0, LARGEST_SCALE)  # type: ignore[operator]
+
+    def text_key(self) -> str | None:
+        """Equal keys, equal embeddings of texts: a hash of all tensors but the image tower's. None where there are
+        others than those it was built with (adapters may be switched on and off)."""
+        tensors = self._text_tensors()
+        return tensors_sha256(tensors) if tensors.keys() == self._text_names else None
+
+    def _text_tensors(self) -> dict[str, Tensor]:
+        return {name: t for name, t in self.state_dict().items() if not name.startswith("backbone.visual.")}
 
     def tower(self, side: Literal["image", "text"]) -> set[str]:
         """Names of the parameters that one side alone uses."""
