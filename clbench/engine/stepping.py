@@ -50,6 +50,7 @@ class ActivePhase:
         self._loss_hook = phase.loss or self.strategy.loss
         self._after_step = phase.after_step or self.strategy.after_step
         self._penalised = overrides(self.strategy, "after_backward")
+        self._constrain: Callable[[], None] | None = None
         self._bad = torch.zeros((), dtype=torch.bool, device=session.environment.device)
 
     def begin(self) -> None:
@@ -94,6 +95,7 @@ class ActivePhase:
         self.parameters = {n: p for n, p in session.model.named_parameters() if p.requires_grad}
         session.trained |= self.parameters.keys()
         self.statistics = running_statistics(session.model)
+        self._constrain = getattr(session.model, "constrain", None)
         groups = phase.parameter_groups(self.parameters) if phase.parameter_groups else None
         self.optimizer = build_optimizer(phase.optimizer, groups or [{"params": list(self.parameters.values())}])
         policy = phase.optimizer_state if fresh else "keep"
@@ -207,6 +209,8 @@ class ActivePhase:
         self._check_finite(session.loss)
 
     def after_step(self, batch: Batch) -> None:
+        if self._constrain is not None and self.phase.optimizer is not None:
+            self._constrain()
         with hook(self.strategy, "after_step", self.task.index, self.session.log), torch.no_grad():
             self._after_step(batch)
         self.session.updates += self.phase.optimizer is not None
