@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...torchvision_schemas import prepare
 
 
 class SplitAttention(nn.Module):
@@ -85,16 +86,37 @@ class LikeOpenClip(SplitAttention):
         return self.attend(x, x, x, attn_mask)
 
 
+class LikeTimm(SplitAttention):
+    """Called as timm's `Attention` is."""
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """[B, L, d] to the same. Masks may be of booleans, False where nothing is attended to."""
+        if is_causal:
+            attn_mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            attn_mask = torch.zeros_like(attn_mask, dtype=x.dtype).masked_fill_(~attn_mask, float("-inf"))
+        return self.attend(x, x, x, attn_mask)
+
+
 def split_qkv(root: nn.Module) -> list[str]:
     """Replace every fused attention module below `root` by one taken apart; outputs stay the same up to rounding.
 
-    Handles `torch.nn.MultiheadAttention` and modules with `in_proj_weight` and `out_proj` like open_clip's `Attention`.
-    Returns their names. Raises UserError for a kind of attention that is not known.
+    Handles `torch.nn.MultiheadAttention`, modules with `in_proj_weight` and `out_proj` like open_clip's `Attention`, and
+    timm's `Attention`. Returns their names. Raises UserError for a kind of attention that is not known.
     """
-    found = [(name, module) for name, module in root.named_modules() if hasattr(module, "in_proj_weight")]
+    prepare()
+    from timm.models.vision_transformer import Attention
+
+    def fused(module: nn.Module) -> bool:
+        return hasattr(module, "in_proj_weight") or isinstance(module, Attention)
+
+    found = [(name, module) for name, module in root.named_modules() if fused(module)]
     for name, module in found:
         parent, _, last = name.rpartition(".")
-        made = _like_torch(module) if isinstance(module, nn.MultiheadAttention) else _like_open_clip(module)
+        if isinstance(module, Attention):
+            made = _like_timm(module)
+        else:
+            made = _like_torch(module) if isinstance(module, nn.MultiheadAttention) else _like_open_clip(module)
         setattr(root.get_submodule(parent), last, made.train(module.training))
     return [name for name, _ in found]
 
@@ -121,6 +143,18 @@ def _like_open_clip(module: Any) -> SplitAttention:
     made.q_norm, made.k_norm = getattr(module, "ln_q", made.q_norm), getattr(module, "ln_k", made.k_norm)
     made.inner = getattr(module, "ln_inner", made.inner)
     made.head_scale = getattr(module, "head_scale", None)
+    return made
+
+
+def _like_timm(module: Any) -> SplitAttention:
+    if getattr(module, "gate", None) is not None:
+        raise UserError("attention with gates cannot be taken apart: use a model without them")
+    if any(rate > 0 for rate in _rates(module)):
+        raise UserError("attention with dropout cannot be taken apart: use a model without it")
+    weights = list(module.qkv.weight.detach().chunk(3))
+    made = LikeTimm(_layers(weights, module.qkv.bias, module.proj), module.num_heads)
+    made.q_norm, made.k_norm = module.q_norm, module.k_norm
+    made.inner = getattr(module, "norm", made.inner)
     return made
 
 
