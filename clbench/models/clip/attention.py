@@ -101,8 +101,8 @@ class LikeTimm(SplitAttention):
 def split_qkv(root: nn.Module) -> list[str]:
     """Replace every fused attention module below `root` by one taken apart; outputs stay the same up to rounding.
 
-    Handles `torch.nn.MultiheadAttention`, modules with `in_proj_weight` and `out_proj` like open_clip's `Attention`, and
-    timm's `Attention`. Returns their names. Raises UserError for a kind of attention that is not known.
+    Handles `torch.nn.MultiheadAttention`, timm's `Attention`, and modules with `in_proj_weight` and `out_proj` like
+    open_clip's `Attention`. Returns their names. Raises UserError for a kind of attention that is not known.
     """
     prepare()
     from timm.models.vision_transformer import Attention
