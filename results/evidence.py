@@ -240,7 +240,8 @@ def glossary() -> str:
 
 def sides(outcome: Outcome, unit: str) -> str:
     """What is compared, in numbers."""
-    return " ; ".join(number(values) for _, values in outcome.sides) + (f" {unit}" if outcome.sides else "")
+    texts = [number(values) for _, values in outcome.sides]
+    return " ; ".join(texts) + ("" if NOTHING in texts else f" {unit}")
 
 
 def number(values: Sequence[float]) -> str:
