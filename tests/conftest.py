@@ -34,9 +34,19 @@ def small_models() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def published_sets() -> Any:
     """The module beside this file that writes small image sets in the form in which the real ones are published."""
-    spec = spec_from_file_location("published_sets", Path(__file__).with_name("published_sets.py"))
+    return _beside("published_sets")
+
+
+@pytest.fixture(scope="session")
+def pairs_stream() -> Any:
+    """The module beside this file with a small stream of images with captions, and a model for it."""
+    return _beside("pairs_stream")
+
+
+def _beside(name: str) -> Any:
+    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
-    module = sys.modules.setdefault("published_sets", module_from_spec(spec))
+    module = sys.modules.setdefault(name, module_from_spec(spec))
     spec.loader.exec_module(module)
     return module
 

@@ -75,9 +75,10 @@ class CLIP(nn.Module):
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """After an update: hold the scale in its bounds."""
-        if self.clamp:
-            self.backbone.logit_scale.clamp_(0.0, LARGEST_SCALE)  # type: ignore[operator]
+        """After an update: hold the scale in its bounds, where it is trained."""
+        scale: Tensor = self.backbone.logit_scale  # type: ignore[assignment]
+        if self.clamp and scale.requires_grad:
+            scale.clamp_(0.0, LARGEST_SCALE)
 
     def text_key(self) -> str | None:
         """Equal keys, equal embeddings of texts: a hash of all tensors but the image tower's. None where there are
