@@ -157,6 +157,8 @@ def _finish(session: Session, record: Record, status: str, error: str | None) ->
         session.table.table.write(session.folder / "evaluations.parquet")
         _write_losses(session)
         record["metrics"] = _metrics(session, compute)
+        if found := session.invalid_base():
+            record["evaluation"] |= {"invalid_base": found}
     write_record(session.folder, record)
     if status == "completed":
         session.saver.checkpoints.remove()

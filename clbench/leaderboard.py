@@ -138,6 +138,11 @@ class Board:
         return " ".join([self.stream, *(f"{key}={plain(value)}" for key, value in self.stream_settings.items())])
 
     @property
+    def invalid_base(self) -> bool:
+        """Whether the model of a run knew too little of the held-out sets for forgetting to mean something."""
+        return any(record["evaluation"].get("invalid_base") for row in self.rows for _, record in row.runs)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The metrics that tables show of it."""
         return COLUMNS if self.direction == "higher" else LOSS_COLUMNS

@@ -16,6 +16,10 @@ from clbench.statistics import Estimate
 INTERVAL = (
     "±: half of the mean's 95 % interval over n runs: Student's t, from five runs on the bootstrap; one run has none"
 )
+INVALID = (
+    "invalid base: before any training the model scored less than 1.5 times chance on the held-out sets, in one run or "
+    "more: retention says nothing"
+)
 ZERO = 1e-12
 
 
@@ -160,6 +164,8 @@ def notes(shown: Shown, chosen: str) -> list[str]:
         found.append(INTERVAL)
     if len(board.rows) > 1:
         found.append(ranks_note(shown))
+    if board.invalid_base:
+        found.append(INVALID)
     if chosen:
         found.append(f"shown: {chosen} ({board.hidden} of {board.hidden + len(board.rows)} rows left out)")
     for row in board.rows:

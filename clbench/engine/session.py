@@ -31,6 +31,7 @@ from clbench.engine.saver import Saver
 from clbench.engine.saving import Aside, final_state_hash
 from clbench.engine.services import Services
 from clbench.engine.stepping import ActivePhase
+from clbench.engine.validity import invalid_base, told
 from clbench.errors import RunFailed
 from clbench.models.modes import has_batch_statistics
 from clbench.objectives import Objective
@@ -372,8 +373,16 @@ class Session:
             repeats = 0 <= self.table.last_step < self.step
             rows = self.evaluator.boundary(self.step, tasks_seen, repeats, self.line)
             self._append(rows, self.evaluator.values)
+            if tasks_seen == 0 and (found := self.invalid_base()):
+                self.warn(told(found))
             return
         self.saver.stop()
+
+    def invalid_base(self) -> dict[str, float] | None:
+        """Scores of a model that knew too little of the held-out sets before training; None of one that knew enough."""
+        if self.objective.direction == "lower":
+            return None
+        return invalid_base(self.table.table, self.stream.eval_sets, self.objective.primary)
 
     def evaluate_trace(self, task: Task) -> None:
         """The fixed subset, inside a task."""

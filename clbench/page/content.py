@@ -91,6 +91,7 @@ def _facts(board: Board) -> list[str]:
     facts = [f"{clean(board.objective, 60).replace('_', ' ')}, {clean(board.scenario, 60)}-incremental"]
     facts += [f"model {clean(board.model, 200)}{weights}", f"{clean(board.head, 60)} head"]
     facts += [f"tuned: {clean(board.tune, 200)}"]
+    facts += ["invalid base: nothing to retain"] if board.invalid_base else []
     facts += [f"task 0 from an upstream: {clean(board.upstream, 400)}"] if board.upstream else []
     return facts + ([f"budget {budget_text(board.budget)}"] if board.budget else [])
 
