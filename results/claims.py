@@ -1,10 +1,11 @@
 """Hold what is expected of a published board against its records.
 
-python results/claims.py SUITE
+python results/claims.py SUITE [--records FOLDER]
 
-Reads results/SUITE/claims.yaml and writes results/SUITE/claims.md: of each claim, what was measured. A claim says that
-a metric of the rows `better` is above that of the rows `worse`, or lies at most `margin` below it. A row is written as
-a strategy's name and what tells it from others, `lae expert=online`: settings of the strategy or of the stream.
+Reads results/SUITE/claims.yaml and writes results/SUITE/claims.md: of each claim, what was measured. (Of other runs of
+the suite, in FOLDER, it is printed.) A claim says that a metric of the rows `better` is above that of the rows `worse`,
+or lies at most `margin` below it. A row is written as a strategy's name and what tells it from others,
+`lae expert=online`: settings of the strategy or of the stream.
 
 A claims.yaml that names runs and states inequalities between any quantities of them is read by `evidence`.
 """
@@ -132,12 +133,12 @@ def _list(value: Any) -> list[str]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def page(suite: str) -> str:
-    """The whole of claims.md."""
+def page(suite: str, records: Path | None = None) -> str:
+    """The whole of claims.md. records: a folder with other runs of the suite."""
     folder = ROOT / "results" / suite
     if isinstance(_content(suite), dict):
-        return evidence.page(suite, folder)
-    rows = all_rows(folder)
+        return evidence.page(suite, folder, records)
+    rows = all_rows(records or folder)
     lines = [f"| {' | '.join(measured(claim, rows))} |" for claim in read_claims(folder / "claims.yaml")]
     return HEAD.format(suite=suite) + "\n".join(lines) + "\n"
 
@@ -154,9 +155,14 @@ def documents(suite: str, text: str) -> dict[Path, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("suite", help="a published suite: a folder beside this file")
-    suite = parser.parse_args().suite
+    parser.add_argument("--records", type=Path, help="a folder with other runs of it: the page is printed, not written")
+    arguments = parser.parse_args()
+    suite = arguments.suite
     try:
-        text = page(suite)
+        text = page(suite, arguments.records)
+        if arguments.records:
+            sys.stdout.write(text)
+            return 0
         written = {ROOT / "results" / suite / "claims.md": text, **documents(suite, text)}
     except UserError as error:
         sys.stderr.write(f"claims: {error}\n")

@@ -1,6 +1,6 @@
 """The figures of docs/cpt.md, drawn from the records of a suite and the runs that its claims.yaml names.
 
-python results/cpt_figures.py [SUITE] [--out FOLDER]
+python results/cpt_figures.py [SUITE] [--records FOLDER] [--out FOLDER]
 
 Writes losses.png, tradeoff.png, evaluation.png and schedules.png, each as cpt-NAME, into docs/figures. A figure of
 which a run is missing is left out with a line.
@@ -355,11 +355,12 @@ def render(name: str, runs: Group) -> bytes:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("suite", nargs="?", default="cpt-cpu", help="a published suite: a folder beside this file")
+    parser.add_argument("--records", type=Path, help="a folder with other runs of the suite")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="where the pictures go")
     arguments = parser.parse_args()
     folder = ROOT / "results" / arguments.suite
     try:
-        found = evidence.gather(evidence.read(folder / "claims.yaml")[0], folder)
+        found = evidence.gather(evidence.read(folder / "claims.yaml")[0], arguments.records or folder)
         arguments.out.mkdir(parents=True, exist_ok=True)
         for name, (_, _, needs) in FIGURES.items():
             missing = [run for run in needs if not found.runs.get(run)]

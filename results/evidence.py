@@ -149,10 +149,10 @@ def find(rows: Sequence[Row], text: str) -> Row | None:
     return found[0] if found else None
 
 
-def page(suite: str, folder: Path) -> str:
-    """The whole of claims.md."""
+def page(suite: str, folder: Path, records: Path | None = None) -> str:
+    """The whole of claims.md. records: a folder with runs, where they are not beside claims.yaml."""
     described, claims = read(folder / "claims.yaml")
-    evidence = gather(described, folder)
+    evidence = gather(described, records or folder)
     lines, details = [], []
     for claim in claims:
         line, detail = held(claim, evidence)
