@@ -140,7 +140,8 @@ class Board:
     @property
     def invalid_base(self) -> bool:
         """Whether the model of a run knew too little of the held-out sets for forgetting to mean something."""
-        return any(record["evaluation"].get("invalid_base") for row in self.rows for _, record in row.runs)
+        evaluations = [record.get("evaluation") or {} for row in self.rows for _, record in row.runs]
+        return any("invalid_base" in evaluation for evaluation in evaluations)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -303,6 +303,8 @@ class Session:
         assert self.active is not None
         self.meters.add("steps_branch" if self.active.part == "branch" else "steps", 1)
         self.meters.add("samples_train", len(batch))
+        for key, amount in self.objective.counts(batch).items():
+            self.meters.totals[key] = self.meters.totals.get(key, 0) + amount
         self.reporter.stepped(self.cursor.task, self.active.step + 1, self.active.phase_steps, self.loss)
 
     def count_flops(self, active: ActivePhase, parts: int) -> AbstractContextManager[Any]:

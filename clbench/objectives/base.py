@@ -105,6 +105,10 @@ class Objective(ABC):
         """Where sets are scored whole: values of the primary metric of all its samples, float [n]."""
         raise NotImplementedError
 
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """What a run's cost counts of a training batch, besides its samples. Default: nothing."""
+        return {}
+
     def further(self, value: float, eval_set: EvalSet) -> dict[str, float]:
         """Other metrics of a set, as functions of the primary value."""
         return {}

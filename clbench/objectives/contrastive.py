@@ -11,7 +11,7 @@ from torch import Tensor
 from clbench.errors import UserError
 from clbench.objectives.base import Objective
 from clbench.objectives.caption_table import CaptionTable
-from clbench.objectives.contrastive_losses import LOSSES, similarity_divergence
+from clbench.objectives.contrastive_losses import LOSSES, collisions, similarity_divergence
 from clbench.objectives.zero_shot import TextCache, chance_of_recall, class_embeddings, recall
 from clbench.pairs import Embeddings, Pairs
 from clbench.transforms import Normalise, augment
@@ -19,7 +19,7 @@ from clbench.transforms import Normalise, augment
 if TYPE_CHECKING:
     from clbench.captions import Captions
     from clbench.models import InputSpec
-    from clbench.samples import Samples
+    from clbench.samples import Batch, Samples
     from clbench.stream import EvalSet, Stream
 
 
@@ -83,6 +83,11 @@ class Contrastive(Objective):
     def losses(self, outputs: Any, y: Tensor) -> Tensor:
         """float32 [B]; each depends on the whole batch."""
         return LOSSES[self.how.loss](outputs.logits(), y)
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Pairs of two samples of the batch, and those of them with the same caption."""
+        same, pairs = collisions(batch.y)
+        return {"caption_collisions": same, "caption_pairs": pairs}
 
     def decide(self, outputs: Any, generator: torch.Generator | None = None) -> Tensor:
         """The text of the batch that goes with each image: positions, int64 [B]."""
