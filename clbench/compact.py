@@ -16,7 +16,12 @@ MINORITY = 0.5
 
 
 def compacted(stream: Stream) -> Stream:
-    """The stream over pools of the rows it uses, for pools of which it uses less than half. Row order is kept."""
+    """The stream over pools of the rows it uses, for pools of which it uses less than half. Row order is kept.
+
+    A stream whose captions go by row stays as it is.
+    """
+    if stream.captions is not None and stream.captions.of_row:
+        return stream
     used: dict[int, tuple[Pool, list[Tensor]]] = {}
     for samples in _selections(stream):
         used.setdefault(id(samples.pool), (samples.pool, []))[1].append(samples.index)
@@ -30,7 +35,16 @@ def compacted(stream: Stream) -> Stream:
         replace(t, train=moved(t.train), validation=None if t.validation is None else moved(t.validation))
         for t in stream.tasks
     )
-    return replace(stream, tasks=tasks, eval_sets=tuple(replace(s, data=moved(s.data)) for s in stream.eval_sets))
+    mixture, before = stream.mixture, stream.pretraining
+    if mixture is not None and mixture.pretraining is not None:
+        mixture = replace(mixture, pretraining=moved(mixture.pretraining))
+    return replace(
+        stream,
+        tasks=tasks,
+        eval_sets=tuple(replace(s, data=moved(s.data)) for s in stream.eval_sets),
+        pretraining=None if before is None else moved(before),
+        mixture=mixture,
+    )
 
 
 def _selections(stream: Stream) -> Iterator[Samples]:
@@ -40,6 +54,10 @@ def _selections(stream: Stream) -> Iterator[Samples]:
             yield task.validation
     for eval_set in stream.eval_sets:
         yield eval_set.data
+    if stream.pretraining is not None:
+        yield stream.pretraining
+    if stream.mixture is not None and stream.mixture.pretraining is not None:
+        yield stream.mixture.pretraining
 
 
 def _smaller(pool: Pool, rows: Tensor) -> tuple[Pool, Tensor | None]:

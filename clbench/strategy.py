@@ -191,7 +191,8 @@ class Strategy:
         return self._services.objective
 
     def phase(self, name: str, data: Any, **changes: Any) -> Phase:
-        """A phase with the training settings of `config` (and the stream's where they are None), `changes` applied."""
+        """A phase with the training settings of `config` (and the stream's where they are None), `changes` applied;
+        where the stream says what batches are made of, with its mixture."""
         c = self.config
         settings: dict[str, Any] = {
             "batch_size": c.batch_size,
@@ -207,7 +208,7 @@ class Strategy:
             settings.pop("epochs", None)
         if changes.get("epochs") is not None:
             settings.pop("steps", None)
-        return Phase(name=name, data=data, **{**settings, **changes})
+        return self._services.mixed(Phase(name=name, data=data, **{**settings, **changes}))
 
     def memory(self, size: int, policy: str = "reservoir") -> Memory:
         """A new memory (see `clbench.memory`); keep it in `self.state`. Needs `stores_samples`, or `stores_features`

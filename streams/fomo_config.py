@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import field_validator
 
@@ -98,12 +98,6 @@ class FomoConfig(ContrastConfig):
     crop: float = setting(
         0.9, "training images: random crop of at least this share of the area; 0: none", source=FOMO, ge=0, le=1
     )
-
-    @field_validator("mixture", mode="before")
-    @classmethod
-    def _written_plainly(cls, value: Any) -> Any:
-        """`.33,.34,.33` without brackets."""
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
     @field_validator("mixture")
     @classmethod

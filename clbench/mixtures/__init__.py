@@ -3,9 +3,11 @@
 from clbench.mixtures.adaptive import Feedback, SkillIt, TopicPerplexity
 from clbench.mixtures.fixed import Curriculum, FixedReplay, NewOnly, PretrainLike, TiC
 from clbench.mixtures.policy import Policy, Reading, guarded
+from clbench.mixtures.pools import BatchQuota, pool_counts
 from clbench.mixtures.quotas import Quotas
 
 __all__ = [
+    "BatchQuota",
     "Curriculum",
     "Feedback",
     "FixedReplay",
@@ -18,4 +20,5 @@ __all__ = [
     "TiC",
     "TopicPerplexity",
     "guarded",
+    "pool_counts",
 ]
