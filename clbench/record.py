@@ -13,6 +13,7 @@ from clbench.seal import seal
 
 if TYPE_CHECKING:
     from clbench.engine.session import Session
+    from clbench.stream import EvalSet
 
 SCHEMA = 2
 Record = dict[str, Any]
@@ -60,9 +61,7 @@ def opening_record(session: Session, run_id: str, source: dict[str, str]) -> Rec
                 }
                 for t in stream.tasks
             ],
-            "eval_sets": [
-                {"name": s.name, "samples": len(s.data), "belongs_to": s.belongs_to} for s in stream.eval_sets
-            ],
+            "eval_sets": [_eval_set(s) for s in stream.eval_sets],
             "classes": list(stream.classes.names) if stream.classes else None,
         },
         "model": None,
@@ -80,6 +79,14 @@ def opening_record(session: Session, run_id: str, source: dict[str, str]) -> Rec
         "cost": {},
         "warnings": [],
     }
+
+
+def _eval_set(s: EvalSet) -> dict[str, Any]:
+    """Kind and role only where they are not those of any set."""
+    found = {"name": s.name, "samples": len(s.data), "belongs_to": s.belongs_to}
+    if s.kind != "classification":
+        found["kind"] = s.kind
+    return found | ({"role": s.role} if s.role else {})
 
 
 def _environment(session: Session) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from clbench.errors import UserError
 
 KINDS = ("boundary", "trace")
+ROLES = ("", "adaptation", "held-out")
 WEIGHTS = ("deploy", "train", "anneal")
 LARGEST_STEP = 2**63 - 1
 
@@ -28,7 +29,8 @@ class Row:
     n: samples scored. belongs_to: index of the task the set belongs to, None = held out.
     kind: `boundary` (full evaluation at a task's end) or `trace` (continual, on the fixed subset).
     weights: which weights were scored. se: standard error of the paired per-sample difference to the row at
-    the last switch. base: chance accuracy, or unigram cross-entropy, of the set.
+    the last switch. base: chance accuracy, or unigram cross-entropy, of the set. role: `adaptation` for a set that the
+    stream as a whole adapts to, `held-out` for one of what was known before, "" where a stream has no such parts.
     """
 
     step: int
@@ -42,6 +44,7 @@ class Row:
     weights: Literal["deploy", "train", "anneal"] = "deploy"
     se: float | None = None
     base: float | None = None
+    role: Literal["", "adaptation", "held-out"] = ""
 
     @property
     def key(self) -> RowKey:
@@ -50,7 +53,7 @@ class Row:
 
     def to_json(self) -> str:
         """One line of JSON, without the newline. NaN and infinities become the strings nan, inf, -inf."""
-        fields = {name: getattr(self, name) for name in COLUMNS}
+        fields = {name: getattr(self, name) for name in columns_of([self])}
         return json.dumps({name: _to_plain(value) for name, value in fields.items()}, ensure_ascii=False)
 
     @classmethod
@@ -72,13 +75,19 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 _FLOATS = ("value", "se", "base")
 
 
+def columns_of(rows: Iterable[Row]) -> tuple[str, ...]:
+    """The columns that a table of these rows is written with: `role` where a row has one."""
+    return COLUMNS if any(row.role for row in rows) else tuple(name for name in COLUMNS if name != "role")
+
+
 class EvaluationTable:
-    """Rows in the order they were measured; no two with the same key, one `belongs_to` for every set."""
+    """Rows in the order they were measured; no two with the same key, one `belongs_to` and one role for every set."""
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self._rows: list[Row] = []
         self._position: dict[RowKey, int] = {}
         self._owner: dict[str, int | None] = {}
+        self._role: dict[str, str] = {}
         self.extend(rows)
 
     def append(self, row: Row) -> None:
@@ -88,6 +97,7 @@ class EvaluationTable:
             raise UserError(f"evaluation table, row {len(self._rows) + 1}: {fault}")
         self._position[row.key] = len(self._rows)
         self._owner.setdefault(row.eval_set, row.belongs_to)
+        self._role.setdefault(row.eval_set, row.role)
         self._rows.append(row)
 
     def extend(self, rows: Iterable[Row]) -> None:
@@ -109,7 +119,7 @@ class EvaluationTable:
         if not 0 <= n <= len(self._rows):
             raise ValueError(f"cannot keep {n} of {len(self._rows)} rows")
         kept = self._rows[:n]
-        self._rows, self._position, self._owner = [], {}, {}
+        self._rows, self._position, self._owner, self._role = [], {}, {}, {}
         self.extend(kept)
 
     def __len__(self) -> int:
@@ -155,6 +165,12 @@ class EvaluationTable:
                 f"eval_set {row.eval_set!r} has belongs_to {_owner_text(row.belongs_to)} here and "
                 f"{_owner_text(owner)} in an earlier row; give it the same in every row"
             )
+        role = self._role.get(row.eval_set, row.role)
+        if role != row.role:
+            return (
+                f"eval_set {row.eval_set!r} has role {row.role or 'empty'} here and {role or 'empty'} in an earlier "
+                "row; give it the same in every row"
+            )
         return None
 
 
@@ -178,6 +194,10 @@ def row_fault(row: Row) -> str | None:
         return f"kind is {row.kind!r}; it must be boundary or trace"
     if row.weights not in WEIGHTS:
         return f"weights is {row.weights!r}; it must be deploy, train or anneal"
+    if row.role not in ROLES:
+        return f"role is {row.role!r}; it must be adaptation, held-out or empty"
+    if row.role == "held-out" and row.belongs_to is not None:
+        return f"role is held-out, and belongs_to {row.belongs_to}; a held-out set belongs to no task: leave one empty"
     return _uncertainty_fault(row)
 
 

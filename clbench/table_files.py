@@ -12,7 +12,7 @@ from typing import Any
 
 from clbench.errors import UserError
 from clbench.files import write_atomically
-from clbench.table import COLUMNS, Row
+from clbench.table import COLUMNS, Row, columns_of
 
 REQUIRED = {
     "step": "optimiser steps done so far",
@@ -21,7 +21,7 @@ REQUIRED = {
     "value": "the score; empty where the set could not be scored",
 }
 _NULLS = ("", "null", "none")
-_DEFAULTS = {"kind": "boundary", "metric": "value", "weights": "deploy"}
+_DEFAULTS = {"kind": "boundary", "metric": "value", "weights": "deploy", "role": ""}
 
 Cells = Sequence[Any]
 Record = tuple[str, Cells]  # (where it stands, its cells)
@@ -49,7 +49,7 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
     types |= {name: pa.int64() for name in ("step", "tasks_seen", "n", "belongs_to")}
     required = {"step", "tasks_seen", "eval_set", "kind", "metric", "weights"}
     schema = pa.schema(
-        [pa.field(name, types.get(name, pa.string()), nullable=name not in required) for name in COLUMNS]
+        [pa.field(name, types.get(name, pa.string()), nullable=name not in required) for name in columns_of(rows)]
     )
     table = _arrow_table(rows, schema)
     content = io.BytesIO()

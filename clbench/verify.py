@@ -21,7 +21,7 @@ from clbench.bit_differences import RowDifferences, json_differences, row_differ
 from clbench.engine.world import ALONE
 from clbench.errors import RunFailed, UserError
 from clbench.metrics import compute
-from clbench.metrics.definitions import ADDED, ADDED_PARTS, ADDED_UNITS, base_key
+from clbench.metrics.definitions import ADDED_UNITS, EDITIONS, base_key
 from clbench.record import Record, read_record
 from clbench.record_schema import schema_faults
 from clbench.seal import broken_seal
@@ -134,17 +134,22 @@ def as_known_to(stated: dict[str, Any], computed: dict[str, Any]) -> dict[str, A
     """Metrics computed now, without those that a record of an earlier edition has none of."""
     computed = _without_later_units(stated, computed)
     versions = {base_key(key) for key in stated.get("versions", {})}
-    if not versions or versions & ADDED or set(stated) & set(ADDED_PARTS):
-        return computed
-    kept = {key: value for key, value in computed.items() if key not in ADDED_PARTS and base_key(key) not in ADDED}
+    for keys, parts in EDITIONS:
+        if versions and not versions & keys and not set(stated) & set(parts):
+            computed = _without(computed, keys, parts)
+    return computed
+
+
+def _without(computed: dict[str, Any], keys: frozenset[str], parts: tuple[str, ...]) -> dict[str, Any]:
+    kept = {key: value for key, value in computed.items() if key not in parts and base_key(key) not in keys}
     for part in ("versions", "undefined"):
-        kept[part] = {key: value for key, value in computed.get(part, {}).items() if base_key(key) not in ADDED}
+        kept[part] = {key: value for key, value in computed.get(part, {}).items() if base_key(key) not in keys}
     return kept
 
 
 def _without_later_units(stated: dict[str, Any], computed: dict[str, Any]) -> dict[str, Any]:
     """Gaps without the fields that none of those in the record has."""
-    parts = [part for part in ("gap", "gap_new") if part in computed]
+    parts = [part for part in ("gap", "gap_new", "gap_stream") if part in computed]
     known = {field for part in parts for gap in stated.get(part) or () for field in gap}
     if known & set(ADDED_UNITS):
         return computed

@@ -293,6 +293,7 @@ class Evaluator:
                 kind=kind,
                 metric=objective.primary,
                 weights=weights,
+                role=sets[name].role,
             )
             if per_sample is None:
                 rows.append(row)

@@ -64,6 +64,38 @@ _WINDOWS = {
     "than all before them in the window, which misses some"
 }
 
+_QUANTITIES = (
+    (
+        "knowledge_accumulation",
+        "score on all sets the stream adapts to, every set counting the same, those to come as well",
+        "KA",
+        "no set has the role adaptation",
+    ),
+    (
+        "zero_shot_retention",
+        "score on the held-out sets, every set counting the same: what is left of what was known before",
+        "ZS",
+        "no set has the role held-out",
+    ),
+    (
+        "geometric_mean",
+        "accumulation and retention in one number: 0 where either is lost",
+        "GM",
+        "no set has the role adaptation or held-out, or scores are negative (losses)",
+    ),
+)
+_SYMBOLS = {
+    "KA": "KA(t) = mean over adaptation sets of their score after t tasks",
+    "ZS": "ZS(t) = mean over held-out sets of their score after t tasks",
+    "GM": "GM(t) = sqrt(KA(t) ZS(t))",
+}
+_BY_ROLE = {
+    "knowledge_accumulation": {"FoMo": "as here, over 40 accuracies and one recall@5"},
+    "zero_shot_retention": {"FoMo": "as here, over 20 accuracies and two recall@5"},
+    "geometric_mean": {"FoMo": "as here"},
+}
+"""FoMo-in-Flux, arXiv 2408.14471: the names are its own."""
+
 _ALL = (
     Definition(
         "average",
@@ -203,6 +235,35 @@ _ALL = (
         "fewer than two tasks are finished, or unseen sets were not scored",
         others={"TiC-LM": "as here, of the loss minus an oracle's: regret_forward of `clbench references`"},
     ),
+    *(
+        Definition(key + ending, meaning + what, formula, sign, f"{none}{also}", others=_BY_ROLE.get(key + ending, {}))
+        for key, meaning, symbol, none in _QUANTITIES
+        for ending, what, formula, sign, also in (
+            ("", ", after the last task", f"{symbol}(T), {_SYMBOLS[symbol]}", BETTER, ""),
+            ("_over_stream", ", averaged over the task ends", f"mean_{{1<=t<=T}} {symbol}(t)", BETTER, ""),
+            (
+                "_change",
+                ": what the whole run changed in it",
+                f"{symbol}(T) - {symbol}(0)",
+                GAIN,
+                ", or no row before training",
+            ),
+        )
+    ),
+    Definition(
+        "zero_shot_retention_ratio",
+        "share of what the model knew before that is left: an addition of clbench's",
+        "ZS(T) / ZS(0)",
+        BETTER + "; 1 = nothing was lost",
+        "no set has the role held-out, no row before training, or a score of 0 there",
+    ),
+    Definition(
+        "heldout_forgetting",
+        "best earlier score on a held-out set, before training among them, minus its last one",
+        "mean_{d held out} ( max_{0<=t<T} M_d(t) - M_d(T) ), M_d(0) before training, the last row not in the max",
+        WORSE + "; negative = the last model is the best so far",
+        "no set is held out, or no row before training",
+    ),
     Definition(
         "min_acc",
         "lowest score of each old task at any time after it was learned (De Lange et al. 2023)",
@@ -257,6 +318,7 @@ _ALL = (
             ("gap_", "sets of old tasks"),
             ("gap_heldout_", "held-out sets"),
             ("gap_new_", "the new task's sets, during that task"),
+            ("gap_stream_", "held-out sets over the whole run, before training being the only switch"),
         )
         for key, meaning, formula, sign, more in (
             ("depth", "largest fall after a switch", "mean of depth", WORSE, ", or a pair diverged"),
@@ -293,6 +355,15 @@ ADDED = frozenset(
 )
 """Keys that came later: records made before hold none of them, nor the parts in ADDED_PARTS."""
 ADDED_PARTS = ("by_task", "gap_new")
+ADDED_BY_ROLE = frozenset(
+    key
+    for key in DEFINITIONS
+    if key.startswith(("gap_stream_", "knowledge_accumulation", "zero_shot_retention", "geometric_mean"))
+    or key == "heldout_forgetting"
+)
+"""Keys that came after those: the same again."""
+ADDED_BY_ROLE_PARTS = ("by_column", "over_stream", "gap_stream")
+EDITIONS = ((ADDED, ADDED_PARTS), (ADDED_BY_ROLE, ADDED_BY_ROLE_PARTS))
 ADDED_UNITS = ("depth_bits", "ppl_ratio")
 """Fields of a gap that came later still."""
 

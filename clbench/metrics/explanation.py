@@ -38,6 +38,8 @@ def explain(key: str) -> str:
         lines.append("  where      in references.json: `clbench references RUN`")
     elif name in GAP_FIELDS:
         lines.append('  where      in each entry of the list "gap": one for each switch and old set')
+    elif name.startswith("gap_stream_") and definition.formula.startswith("mean of"):
+        lines.append("  averaged   over the held-out sets")
     elif name.startswith("gap_") and definition.formula.startswith("mean of"):
         lines.append("  averaged   over the sets of a switch, then over the switches")
     return "\n".join([*lines, *_others(definition), *_worked(name)])

@@ -77,12 +77,16 @@ def measure_new_gaps(view: View, horizon: int | None = None) -> list[Gap]:
     return gaps
 
 
-def measure_gap(view: View, switch: int, name: str, horizon: int) -> Gap:
-    """The gap of one set after one switch, within `horizon` steps of it."""
+def measure_gap(view: View, switch: int, name: str, horizon: int, watched: Sequence[Row] | None = None) -> Gap:
+    """The gap of one set after one switch, within `horizon` steps of it.
+
+    watched: rows after the switch, by step; None: the trace rows of the task that begins there.
+    """
     step = view.structure.end(switch - 1)
     owner = view.structure.sets[name]
     reference = view.at_switch.get((switch, name))
-    rows = [row for row in view.inside.get((switch, name), ()) if row.step <= step + horizon]
+    inside = view.inside.get((switch, name), ()) if watched is None else watched
+    rows = [row for row in inside if row.step <= step + horizon]
     gap: Gap = {
         "switch": switch,
         "step": step,

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from clbench.metrics.definitions import COUNT, GAIN, WORSE, Definition
+from clbench.metrics.definitions import BETTER, COUNT, GAIN, WORSE, Definition
 from clbench.metrics.gap import Gap, measure_gap, measure_gaps
 from clbench.metrics.report import main_view, representable, value_of
+from clbench.metrics.roles import accumulated
 from clbench.metrics.trace import learning_curve
 from clbench.metrics.view import Undefined, View, mean
 from clbench.table import EvaluationTable
@@ -176,6 +177,17 @@ def replay_efficiency(of: Inputs) -> float:
     return saved / (of.replayed_tokens / 1e6)
 
 
+def knowledge_accumulation_norm(of: Inputs) -> float:
+    """(KA(T) - KA(0)) / (KA of the joint reference - KA(0))."""
+    joint, T = of.other("joint"), of.view.need_tasks(1)
+    before = accumulated(of.view, 0)
+    names = of.view.structure.in_role("adaptation")
+    gained = mean(_at(joint, joint.tasks, name) for name in names) - before
+    if gained <= 0:
+        raise Undefined(f"joint training gains nothing over the model before training ({of.view.sign * gained:+.4g})")
+    return (accumulated(of.view, T) - before) / gained
+
+
 _NO_JOINT, _NO_SCRATCH, _NO_FROZEN = (f"no {role} reference run is given" for role in ("joint", "scratch", "frozen"))
 _NO_BASELINE = "no baseline run is given (--baseline)"
 _NO_CONTROL = "no control run is given, or no pair of switch and set was measured in both"
@@ -274,6 +286,13 @@ FORMULAS: tuple[tuple[Callable[[Inputs], float], Definition], ...] = tuple(
             GAIN,
             _NO_BASELINE + ", or the number of replayed tokens is unknown",
         ),
+        (
+            knowledge_accumulation_norm,
+            "share of what joint training accumulates that the run did: an addition of clbench's",
+            "(KA(T) - KA(0)) / (KA_joint - KA(0)), KA the mean over adaptation sets, KA(0) before training",
+            BETTER + "; 1 = as much as joint training",
+            _NO_JOINT + " or it gains nothing, no set has the role adaptation, or no row before training",
+        ),
     )
 )
 BY_TASK: dict[str, Callable[[Inputs, int], float]] = {
@@ -351,8 +370,13 @@ def _by_name(view: View, other: View, j: int) -> float:
 
 
 def _named(view: View, other: View, j: int, tasks_seen: int) -> float:
+    return mean(_at(other, tasks_seen, name) for name in view.sets_of(j))
+
+
+def _at(other: View, tasks_seen: int, name: str) -> float:
+    """A set's score in another run."""
     try:
-        return mean(other.at(tasks_seen, name) for name in view.sets_of(j))
+        return other.at(tasks_seen, name)
     except Undefined as reason:
         raise Undefined(f"in the reference: {reason}") from None
 

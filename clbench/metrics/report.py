@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from clbench.errors import UserError
-from clbench.metrics import boundary, trace
+from clbench.metrics import boundary, roles, trace
+from clbench.metrics.columns import by_column
 from clbench.metrics.definitions import DEFINITIONS, base_key
 from clbench.metrics.gap import (
     COUNTS,
@@ -22,6 +23,7 @@ from clbench.metrics.gap import (
     summarise,
     with_units,
 )
+from clbench.metrics.held_out import heldout_forgetting, measure_stream_gaps
 from clbench.metrics.noise import gap_grid, noise_floor
 from clbench.metrics.view import (
     Structure,
@@ -38,6 +40,7 @@ SIGNS = {"higher": 1.0, "lower": -1.0}
 HIGHER = {"accuracy", "acc", "top1", "top5", "recall", "precision", "f1", "auc"}
 LOWER = {"loss", "nll", "nats", "entropy", "perplexity", "ppl", "bits", "bpb", "error"}
 NATS = {"nats", "loss", "nll", "entropy"}
+OF_HELD_OUT = ("gap_heldout_", "gap_stream_")
 CANNOT_PREDICT = "the strategy declares that it cannot predict between task boundaries"
 
 BY_TASK: dict[str, Callable[[View, int], float]] = {
@@ -68,9 +71,9 @@ def compute(
     keep their own direction; the rest share the primary's. references: tables of other runs by role; `joint`
     is used. horizon: steps after a switch the gap looks at; default: the whole new task.
 
-    Keys: every metric (number or None), `versions`, `undefined` (key -> reason), `matrix`, `by_task`, `gap`, `gap_new`,
-    `grid`, `noise_floor` and `table`, as docs/metrics.md lays out. Raises UserError for rows that contradict each
-    other or for missing boundary rows.
+    Keys: every metric (number or None), `versions`, `undefined` (key -> reason), `matrix`, `by_task`, `by_column`,
+    `over_stream`, `gap`, `gap_new`, `gap_stream`, `grid`, `noise_floor` and `table`, as docs/metrics.md lays out.
+    Raises UserError for rows that contradict each other or for missing boundary rows.
     """
     if direction not in SIGNS:
         raise UserError(f"direction is {direction!r}; it must be higher or lower")
@@ -99,8 +102,10 @@ def compute(
             check_complete(view)
         gaps = measure_gaps(view, horizon) if predicts_between_boundaries else []
         new_gaps = measure_new_gaps(view, horizon) if predicts_between_boundaries else []
+        stream_gaps = measure_stream_gaps(view) if predicts_between_boundaries else []
         joint = _joint_view(references, metric, signs[metric])
-        found = _scalars(view, gaps, new_gaps, joint, None if predicts_between_boundaries else CANNOT_PREDICT)
+        measured = {"gap_new_": new_gaps, "gap_stream_": stream_gaps}
+        found = _scalars(view, gaps, measured, joint, None if predicts_between_boundaries else CANNOT_PREDICT)
         prefix = "" if metric == primary else f"{metric}:"
         suffix = "" if weights == plain[metric] else f"[{weights}]"
         scalars |= {f"{prefix}{key}{suffix}": value for key, value in found.items()}
@@ -108,8 +113,11 @@ def compute(
             described = {
                 "matrix": _matrix(view),
                 "by_task": _by_task(view),
+                "by_column": by_column(view),
+                "over_stream": roles.series(view),
                 "gap": [_plain(gap) for gap in _in_units(gaps, metric, signs[metric])],
                 "gap_new": [_plain(gap) for gap in _in_units(new_gaps, metric, signs[metric])],
+                "gap_stream": [_plain(gap) for gap in _in_units(stream_gaps, metric, signs[metric])],
                 "grid": _grid(view, gaps),
                 "noise_floor": noise_floor(view, gaps),
                 "table": _summary(structure, rows, main, signs),
@@ -126,10 +134,12 @@ def compute(
 
 
 def _scalars(
-    view: View, gaps: Sequence[Gap], new_gaps: Sequence[Gap], joint: View | None, no_gaps: str | None
+    view: View, gaps: Sequence[Gap], further: Mapping[str, Sequence[Gap]], joint: View | None, no_gaps: str | None
 ) -> Scalars:
+    """further: other gaps than those of old and of held-out sets after each switch, by the prefix of their keys."""
     scalars: Scalars = {}
-    for key, formula in boundary.FORMULAS.items():
+    formulas = {**boundary.FORMULAS, **roles.FORMULAS, "heldout_forgetting": heldout_forgetting}
+    for key, formula in formulas.items():
         scalars[key] = value_of(partial(formula, view))
     for key, with_reference in boundary.REFERENCE_FORMULAS.items():
         scalars[key] = value_of(partial(with_reference, view, joint))
@@ -143,11 +153,11 @@ def _scalars(
             scalars |= dict.fromkeys((f"wf_{window}", f"wp_{window}"), str(reason))
     scalars |= {key: value_of(partial(formula, view)) for key, formula in trace.AREAS.items()}
     old, held_out = ([gap for gap in gaps if gap["held_out"] == flag] for flag in (False, True))
-    for prefix, chosen in (("gap_", old), ("gap_heldout_", held_out), ("gap_new_", new_gaps)):
+    for prefix, chosen in {"gap_": old, "gap_heldout_": held_out, **further}.items():
         if no_gaps:
             scalars |= {prefix + key: no_gaps for key in (*MEANS, *SHARES, *COUNTS)}
         else:
-            scalars |= summarise(chosen, prefix, no_gap_reason(view, prefix == "gap_heldout_"))
+            scalars |= summarise(chosen, prefix, no_gap_reason(view, prefix in OF_HELD_OUT))
     return {key: representable(value) for key, value in scalars.items()}
 
 
@@ -228,9 +238,11 @@ def _matrix(view: View) -> dict[str, Any]:
         for (tasks_seen, name), row in sorted(view.boundary.items())
         if row.value is not None and not math.isfinite(row.value)
     ]
+    given = view.structure.roles
     return {
         "eval_sets": names,
         "belongs_to": [view.structure.sets[name] for name in names],
+        **({"roles": [given.get(name, "") for name in names]} if given else {}),
         "initial": values(0) if any(tasks_seen == 0 for tasks_seen, _ in view.boundary) else None,
         "rows": [values(task + 1) for task in range(view.tasks)],
         "steps": list(view.structure.ends),

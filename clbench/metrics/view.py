@@ -29,7 +29,8 @@ class Structure:
     """Tasks and sets of a table, the same for every metric in it.
 
     start: step before training. ends[t]: step at which task t ended. sets: set -> task index or None
-    (held out). current: index of the unfinished task the trace reaches into, None if there is none.
+    (held out). current: index of the unfinished task the trace reaches into, None if there is none. roles: set ->
+    role, of the sets that have one.
     """
 
     start: int
@@ -37,6 +38,7 @@ class Structure:
     sets: dict[str, int | None]
     last_step: int
     current: int | None
+    roles: dict[str, str] = field(default_factory=dict)
 
     @property
     def tasks(self) -> int:
@@ -57,7 +59,11 @@ class Structure:
 
     @property
     def held_out(self) -> list[str]:
-        return [name for name, owner in self.sets.items() if owner is None]
+        """Sets of no task, those left out that the stream as a whole adapts to."""
+        return [name for name, owner in self.sets.items() if owner is None and self.roles.get(name) != "adaptation"]
+
+    def in_role(self, role: str) -> list[str]:
+        return [name for name, of_set in self.roles.items() if of_set == role]
 
 
 @dataclass
@@ -198,7 +204,10 @@ def read_structure(rows: Sequence[Row]) -> Structure:
     _check_order(start, ends, trace)
     last_step = max((row.step for row in main), default=0)
     unfinished = any(row.tasks_seen == len(ends) and row.step > (ends or [start])[-1] for row in trace)
-    return Structure(start, tuple(ends), _ordered_sets(rows), last_step, len(ends) if unfinished else None)
+    sets = _ordered_sets(rows)
+    given: dict[str, str] = {row.eval_set: row.role for row in rows if row.role}
+    roles = {name: given[name] for name in sets if name in given}
+    return Structure(start, tuple(ends), sets, last_step, len(ends) if unfinished else None, roles)
 
 
 def check_complete(view: View) -> None:

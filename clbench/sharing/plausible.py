@@ -136,6 +136,7 @@ def _table_doubts(record: Record, rows: list[Row]) -> list[str]:
     steps = cost.get("steps", 0) + (cost.get("upstream_steps") or 0)
     owners: dict[str, Any] = {entry["name"]: entry["belongs_to"] for entry in stream["eval_sets"]}
     sizes = {entry["name"]: entry["samples"] for entry in stream["eval_sets"]}
+    roles = {entry["name"]: entry.get("role", "") for entry in stream["eval_sets"]}
     allowed = steps + (1 if record["status"] == "diverged" else 0)
     for number, row in enumerate(rows, 1):
         place = f"row {number} of the table"
@@ -143,6 +144,8 @@ def _table_doubts(record: Record, rows: list[Row]) -> list[str]:
             return [f"{place} scores a set that the stream does not have"]
         if row.belongs_to != owners[row.eval_set]:
             return [f"{place} gives its set to another task than the stream does"]
+        if row.role != roles[row.eval_set]:
+            return [f"{place} gives its set another role than the stream does"]
         if row.step > allowed or row.tasks_seen > len(stream["tasks"]):
             return [f"{place} is of step {row.step} after {row.tasks_seen} tasks; the run had {steps} steps"]
         if row.n is not None and row.n > sizes[row.eval_set]:

@@ -10,7 +10,8 @@ import pytest
 from clbench.metrics import DEFINITIONS, compute
 from clbench.table import EvaluationTable, Row
 
-OBJECTS = {"versions", "undefined", "matrix", "by_task", "gap", "gap_new", "grid", "noise_floor", "table"}
+OBJECTS = {"versions", "undefined", "matrix", "by_task", "by_column", "over_stream", "gap", "gap_new", "gap_stream"}
+OBJECTS |= {"grid", "noise_floor", "table"}
 
 
 def run_table(tasks: int = 3, **changes: object) -> list[Row]:
