@@ -84,7 +84,7 @@ class ContrastConfig(Config):
     )
     label_space: LabelSpace = setting(
         "own",
-        "what an image is classified among: the concepts of its own evaluation set, or those of all",
+        "what an image is classified among: its own data set's concepts in the evaluation set, or those of all sets",
         source="FoMo-in-Flux: own; X-TAIL (RAIL): union",
     )
     prompts: Prompts = setting(

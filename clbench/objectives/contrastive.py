@@ -29,9 +29,9 @@ class Contrastive(Objective):
     Inputs are `Pairs`, outputs `Embeddings`, targets caption ids, int64 [B]: equal texts have equal ids. A sample's
     label is its concept. In the train view images are augmented and one of the sample's captions is drawn; the plain
     view has the first. `Stream.contrast` says which loss it is (`contrastive_losses`) and how sets are scored: a set
-    for classification by whether the nearest text is the image's concept's, among the concepts of the set, or of all
-    sets; a retrieval set by recall at k, the mean of both directions. Both are called accuracy, so that all sets of a
-    stream weigh alike; chance is what guessing gives.
+    for classification by whether the nearest text is the image's concept's, among the set's concepts of the image's
+    own data set, or among those of all sets; a retrieval set by recall at k, the mean of both directions. Both are
+    called accuracy, so that all sets of a stream weigh alike; chance is what guessing gives.
     """
 
     primary: ClassVar[str] = "accuracy"
@@ -52,6 +52,9 @@ class Contrastive(Objective):
         self._pairs: dict[EvalSet, tuple[list[int], Tensor]] = {}
         union = {c for s in stream.eval_sets if s.kind == "classification" for c in s.classes}
         self._union = tuple(sorted(union))
+        names = [self.captions.dataset(c) for c in range(len(self.captions.concepts))]
+        place = {name: i for i, name in enumerate(dict.fromkeys(names))}
+        self._dataset = torch.tensor([place[name] for name in names], dtype=torch.int64)
 
     # -- inputs --------------------------------------------------------------------------------------------------
 
@@ -104,7 +107,8 @@ class Contrastive(Objective):
     # -- scores --------------------------------------------------------------------------------------------------
 
     def candidates(self, eval_set: EvalSet) -> tuple[int, ...]:
-        """The concepts that an image of the set is classified among."""
+        """The concepts that images of the set are classified among, each among those of its own data set where
+        `label_space` says so."""
         return tuple(eval_set.classes) if self.how.label_space == "own" else self._union
 
     def prepare_scoring(self, sets: Sequence[EvalSet], predict: Callable[[Any], Any], key: str | None) -> int:
@@ -135,7 +139,11 @@ class Contrastive(Objective):
         classes = class_embeddings(self.texts, [self._prompts(c) for c in candidates]).to(outputs.device)
         primers = torch.tensor([ids[0] for ids in map(self._table.of_concept, candidates)], device=outputs.device)
         right = torch.tensor([self._table.of_concept(c)[0] for c in y.tolist()], device=outputs.device)
-        return (primers[(outputs.float() @ classes.T).argmax(1)] == right).float()
+        similarities = outputs.float() @ classes.T
+        if self.how.label_space == "own":
+            foreign = self._dataset[y.cpu()][:, None] != self._dataset[list(candidates)][None]
+            similarities = similarities.masked_fill(foreign.to(outputs.device), -torch.inf)
+        return (primers[similarities.argmax(1)] == right).float()
 
     def score_whole(self, outputs: Tensor, samples: Samples, eval_set: EvalSet) -> Tensor:
         if eval_set.kind == "classification":
@@ -148,9 +156,17 @@ class Contrastive(Objective):
 
     def base(self, eval_set: EvalSet, n_classes: int) -> float:
         if eval_set.kind == "classification":
-            return 1.0 / max(1, len(self.candidates(eval_set)))
+            return self._chance(eval_set)
         ids, own = self._of(eval_set)
         return chance_of_recall(own, len(eval_set.data), len(ids), self.how.recall_at)
+
+    def _chance(self, eval_set: EvalSet) -> float:
+        """What guessing among an image's candidates gets right, the mean over the set's images."""
+        candidates = self.candidates(eval_set)
+        if self.how.label_space == "union" or not len(eval_set.data):
+            return 1.0 / max(1, len(candidates))
+        sizes = torch.bincount(self._dataset[list(candidates)], minlength=int(self._dataset.max()) + 1)
+        return float((1.0 / sizes[self._dataset[eval_set.data.labels]].clamp(min=1)).double().mean())
 
     def _prompts(self, concept: int) -> list[int]:
         """Ids of the captions that stand for a class."""
