@@ -34,7 +34,7 @@ class CLIP(nn.Module):
         self.input = input
         self.feature_dim = width
         self.clamp = clamp
-        self._text_names = self._text_tensors().keys()
+        self._text_names = frozenset(self._text_tensors())
         self.identity: dict[str, Any] = {}
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -84,7 +84,7 @@ class CLIP(nn.Module):
         """Equal keys, equal embeddings of texts: a hash of all tensors but the image tower's. None where there are
         others than those it was built with (adapters may be switched on and off)."""
         tensors = self._text_tensors()
-        return tensors_sha256(tensors) if tensors.keys() == self._text_names else None
+        return tensors_sha256(tensors) if set(tensors) == self._text_names else None
 
     def _text_tensors(self) -> dict[str, Tensor]:
         return {name: t for name, t in self.state_dict().items() if not name.startswith("backbone.visual.")}
