@@ -11,8 +11,8 @@ from torch import Tensor, nn
 def among(outputs: Tensor, y: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The columns of `classes` [B, len(classes)] of outputs [B, C], and the targets [B] as positions in them.
 
-    No classes (text), or outputs without columns (embeddings): both as they are. A target that is not among them is an IndexError at the latest in the loss (its
-    position is len(classes)).
+    No classes (text), or outputs without columns (embeddings): both as they are. A target that is not among them is an
+    IndexError at the latest in the loss (its position is len(classes)).
     """
     if not classes or not outputs.shape[-1]:
         return outputs, y
