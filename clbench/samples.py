@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,14 +66,15 @@ class Samples:
 class Batch:
     """What a step sees.
 
-    x: model inputs, float [B, C, H, W], token ids [B, T] or features [B, d]; y: targets, int64 [B] or [B, T].
+    x: model inputs, float [B, C, H, W], token ids [B, T], features [B, d] or `clbench.pairs.Pairs`; y: targets, int64
+    [B] or [B, T] (of pairs: ids of captions).
     raw: the stored values, un-augmented. labels: int64 [B], class or domain. index: stable sample ids, int64 [B]
     (-1 for samples from a memory). part: int64 [B], 0 = the current task, 1 = a memory. extra: further columns, as a
     memory stores them (logits, say). left_out: how many samples more the batch has room for, where a phase's mixture
     leaves some to the strategy.
     """
 
-    x: Tensor
+    x: Any
     y: Tensor
     raw: Tensor
     labels: Tensor
