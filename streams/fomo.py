@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar
-
-import numpy as np
 
 from clbench.captions import Captions
 from clbench.errors import UserError
 from clbench.samples import Pool
 from clbench.stream import Augmentation, ClassMap, EvalSet, PoolMixture, Recipe, Stream, Task, Training
 
-from .cutting import cut, task_sizes
+from .fomo_arrival import Arrived, arrive
 from .fomo_concepts import Concept, Limits, concepts_of
 from .fomo_config import FomoConfig
-from .fomo_counts import counts_in_file, counts_in_pool
-from .fomo_file import digest_of, read_stream_file
-from .fomo_orders import Known, ordered
+from .fomo_file import digest_of
 from .fomo_report import task_reports
 from .fomo_roles import roles
 from .fomo_rows import Rows, all_rows
-from .fomo_scores import BaseModel
 from .fomo_source import SourceSet, read_sets
 from .fomo_texts import texts_of
 from .identity import content_hash, order_hash
@@ -32,27 +27,7 @@ from .row_keys import digest
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-TASKS = 10
 CARVE = 0.2
-ONE_BY_ONE = ("dataset", "listed", "time_chunk")
-
-
-@dataclass
-class Arrived:
-    """Concepts in the order in which they come, in tasks; then those held out, then those of the pool."""
-
-    tasks: list[list[Concept]]
-    held_out: list[Concept]
-    pool: list[Concept]
-
-    @property
-    def adapted(self) -> list[Concept]:
-        return [concept for task in self.tasks for concept in task]
-
-    @property
-    def all(self) -> list[Concept]:
-        """By label."""
-        return [*self.adapted, *self.held_out, *self.pool]
 
 
 class Fomo(Recipe):
@@ -78,14 +53,23 @@ class Fomo(Recipe):
     )
     default_model: ClassVar[str] = "micro-clip"
 
+    @cached_property
+    def settings(self) -> FomoConfig:
+        """The settings, settled."""
+        return self.settle(self.config)
+
+    def settle(self, config: FomoConfig) -> FomoConfig:
+        """Settings that follow from others filled in."""
+        return config
+
     def sets(self) -> list[SourceSet]:
         """The sets in their roles."""
-        c: FomoConfig = self.config
+        c = self.settings
         wanted = roles(self.name, c.sets, c.held_out, c.pretraining)
         return read_sets(self.name, wanted, self.data_root, c.size, c.years)
 
     def build(self) -> Stream:
-        c: FomoConfig = self.config
+        c = self.settings
         sets = self.sets()
         concepts = concepts_of(
             sets,
@@ -94,7 +78,7 @@ class Fomo(Recipe):
             validation=c.validation,
             pool_held_out=c.pool_held_out,
         )
-        arrived = self._arrived(sets, concepts)
+        arrived = arrive(self.name, c, sets, concepts, self.order_seed, self.default_model)
         rows = all_rows(concepts)
         labels = {id(concept): label for label, concept in enumerate(arrived.all)}
         pool = rows.pool(labels)
@@ -123,69 +107,17 @@ class Fomo(Recipe):
         )
         return _noted(stream, arrived)
 
-    # -- the order of concepts -----------------------------------------------------------------------------------
-
-    def _arrived(self, sets: list[SourceSet], concepts: list[Concept]) -> Arrived:
-        c: FomoConfig = self.config
-        by_key = {concept.key: concept for concept in concepts if concept.role == "adaptation"}
-        if c.stream_file is not None:
-            keys = read_stream_file(Path(c.stream_file).expanduser(), list(by_key))
-        else:
-            keys = ordered(c.ordering, self._known(sets, concepts, by_key), self.order_seed)
-        order = [by_key[key] for key in keys]
-        held_out = [concept for concept in concepts if concept.role == "held-out"]
-        pool = [concept for concept in concepts if concept.role == "pretraining"]
-        return Arrived(self._cut(order), held_out, pool)
-
-    def _cut(self, order: list[Concept]) -> list[list[Concept]]:
-        c: FomoConfig = self.config
-        if c.tasks is None and c.stream_file is None and c.ordering.removeprefix("reverse:") in ONE_BY_ONE:
-            starts = [i for i, each in enumerate(order) if i == 0 or each.source is not order[i - 1].source]
-            return [order[a:b] for a, b in zip(starts, [*starts[1:], len(order)], strict=True)]
-        tasks = min(TASKS, len(order)) if c.tasks is None else c.tasks
-        if tasks > len(order):
-            raise UserError(
-                f"{self.name}: tasks={tasks}: more tasks than concepts, the sets have {len(order)}; use fewer"
-            )
-        groups = cut(range(len(order)), task_sizes(len(order), tasks) if len(order) > 1 else [1])
-        return [[order[i] for i in group] for group in groups]
-
-    def _known(self, sets: list[SourceSet], concepts: list[Concept], by_key: dict[str, Concept]) -> Known:
-        c: FomoConfig = self.config
-        wanted = list(by_key.values())
-        base = BaseModel(c.base_model or self.default_model, wanted, c.size)
-
-        def counts() -> np.ndarray:
-            if c.counts is not None:
-                return counts_in_file(Path(c.counts).expanduser(), wanted)
-            if not any(concept.role == "pretraining" for concept in concepts):
-                raise UserError(
-                    f"{self.name}: ordering={c.ordering} counts names in captions of the pre-training pool, and there "
-                    "is none: name pretraining=[...], or a file of counts=..."
-                )
-            return counts_in_pool(wanted, [each for each in concepts if each.role != "adaptation" and len(each.train)])
-
-        return Known(
-            keys=list(by_key),
-            set_of={key: concept.source.name for key, concept in by_key.items()},
-            years={each.name: each.year for each in sets if each.role == "adaptation"},
-            counts=counts,
-            scores=lambda which: base.scores(which or c.score),
-            embeddings=base.embeddings,
-            clusters=c.tasks or TASKS,
-        )
-
     # -- roles and the mixture -----------------------------------------------------------------------------------
 
     def _carve(self, sets: list[SourceSet]) -> float:
-        c: FomoConfig = self.config
+        c = self.settings
         if c.carve is not None:
             return c.carve
         made = c.stream_file is not None or c.pool_held_out or any(each.role == "pretraining" for each in sets)
         return CARVE if c.pool_share and not made else 0.0
 
     def _mixture(self, pool: Pool, rows: Rows, arrived: Arrived) -> PoolMixture | None:
-        c: FomoConfig = self.config
+        c = self.settings
         before = samples(pool, rows.train_of(arrived.all, "pretraining", "held-out"))
         if c.pool_share and not len(before):
             raise UserError(
@@ -199,7 +131,7 @@ class Fomo(Recipe):
 
     def _retrieval(self, sets: list[SourceSet]) -> frozenset[str]:
         """Names of the sets that are scored by retrieval."""
-        names = frozenset(self.config.retrieval)
+        names = frozenset(self.settings.retrieval)
         for name in names:
             each = next((each for each in sets if each.name == name and each.role != "pretraining"), None)
             if each is None:
@@ -221,7 +153,7 @@ class Fomo(Recipe):
             tasks.append(
                 Task(
                     index=index,
-                    name=self._task_name(index, concepts),
+                    name=self.task_name(index, concepts),
                     train=samples(pool, rows.of(concepts, "train")),
                     validation=samples(pool, validation) if len(validation) else None,
                     classes=classes,
@@ -230,13 +162,14 @@ class Fomo(Recipe):
             )
         return tasks
 
-    def _task_name(self, index: int, concepts: list[Concept]) -> str:
+    def task_name(self, index: int, concepts: list[Concept]) -> str:
+        """A task's name: its number."""
         return f"task{index}"
 
     def _eval_sets(self, pool: Pool, rows: Rows, arrived: Arrived, labels: dict[int, int]) -> list[EvalSet]:
         """One a set, then one a task, whose images have the classes of their sets for candidates."""
         adapted, held_out = _by_set(arrived.adapted), _by_set(arrived.held_out)
-        retrieval, found = frozenset(self.config.retrieval), list[EvalSet]()
+        retrieval, found = frozenset(self.settings.retrieval), list[EvalSet]()
         for role, sets in (("adaptation", adapted), ("held-out", held_out)):
             for name, concepts in sets.items():
                 found.append(
@@ -262,7 +195,7 @@ class Fomo(Recipe):
     # -- identity ------------------------------------------------------------------------------------------------
 
     def _content(self, rows: Rows, arrived: Arrived, captions: Captions) -> str:
-        c: FomoConfig = self.config
+        c = self.settings
         texts = dict(zip(captions.concepts, captions.texts, strict=True))
         parameters: dict[str, Any] = {
             "recipe": ["fomo", self.version],
