@@ -39,6 +39,11 @@ class _Rows:
         moved: Rows = self._columns(lambda column: column.to(*where, **how))
         return moved
 
+    def float(self: Rows) -> Rows:
+        """In single precision; tokens stay whole numbers."""
+        single: Rows = self._columns(lambda column: column.float() if column.is_floating_point() else column)
+        return single
+
     def detach(self: Rows) -> Rows:
         """Without gradients."""
         alone: Rows = self._columns(Tensor.detach)

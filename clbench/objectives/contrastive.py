@@ -132,7 +132,11 @@ class Contrastive(Objective):
         image: Tensor = outputs.image
         return image
 
-    def scores(self, outputs: Tensor, y: Tensor, eval_set: EvalSet) -> Tensor:
+    def scores(self, outputs: Any, y: Tensor, eval_set: EvalSet) -> Tensor:
+        """Of a batch by itself, without other texts: 1 where the text nearest to an image is one with its caption."""
+        return (y[self.decide(outputs)] == y).float()
+
+    def zero_shot(self, outputs: Tensor, y: Tensor, eval_set: EvalSet) -> Tensor:
         """Of embeddings of images [B, d] and their concepts: 1 where the nearest text is the concept's, else 0. Where
         concepts have the same primer, any of them is right."""
         candidates = self.candidates(eval_set)
@@ -147,7 +151,7 @@ class Contrastive(Objective):
 
     def score_whole(self, outputs: Tensor, samples: Samples, eval_set: EvalSet) -> Tensor:
         if eval_set.kind == "classification":
-            return self.scores(outputs, samples.labels, eval_set)
+            return self.zero_shot(outputs, samples.labels, eval_set)
         ids, own = self._of(eval_set)
         if len(samples) != len(eval_set.data):
             raise ValueError(f"{eval_set.name}: retrieval is scored on whole sets")
