@@ -91,8 +91,9 @@ def tradeoff(figure: Figure, runs: Group) -> None:
     ]
     labels: list[tuple[float, float, str]] = []
     drawn: list[tuple[float, float]] = []
+    spots = _spots({name: runs[name] for *_, members in families for name, _ in members if runs.get(name)})
     for i, (_, color, line, members) in enumerate(families):
-        points = [(text, spot) for name, text in members if (spot := _spot(runs.get(name, {})))]
+        points = [(text, spots[name]) for name, text in members if name in spots]
         for text, (x, dx, y, dy) in points:
             axes.errorbar(x, y, xerr=dx, yerr=dy, color=COLORS[color], marker=MARKERS[i], markersize=3.6, linewidth=0.8)
             labels.append((x, y, text))
@@ -102,10 +103,12 @@ def tradeoff(figure: Figure, runs: Group) -> None:
         if line != "none":
             drawn += _along(list(zip(xs, ys, strict=True)))
     axes.axhline(0, color=GREY, linewidth=0.5, zorder=0)
+    axes.margins(0.09)
     axes.set_xlabel("adaptation: loss won on Python code by its own phase, nats")
     axes.set_ylabel("forgetting: loss gained on English novels, nats")
     _legend(figure, [(COLORS[c], line, MARKERS[i], label) for i, (label, c, line, _) in enumerate(families)])
-    _note(figure, "Bars: standard deviation over seeds. Better is to the right and below.")
+    shared = "once what all runs of a seed have in common, its upstream, is taken away"
+    _note(figure, f"Bars: standard deviation over seeds, {shared}. Better is to the right and below.")
     place_labels(figure, axes, labels, drawn)
 
 
@@ -282,13 +285,22 @@ def _draw_branches(axes: Axes, rates: Rates, members: Runs) -> None:
                 axes.plot(branch[-1][0], value, "o", color=color, markersize=3.4, markerfacecolor="white", zorder=4)
 
 
-def _spot(members: Runs) -> tuple[float, float | None, float, float | None] | None:
-    """Adaptation and forgetting, each with its standard deviation."""
-    if not members:
-        return None
-    won = mean_sd([adaptation(run, "python_code") for run in members.values()])
-    lost = mean_sd([forgetting(run, "english_novels") for run in members.values()])
-    return won[0], won[1], lost[0], lost[1]
+def _spots(groups: Group) -> dict[str, tuple[float, float | None, float, float | None]]:
+    """Of each group adaptation and forgetting, both with their deviation over the seeds that all groups have."""
+    seeds = sorted(set.intersection(*(set(members) for members in groups.values())))
+    won, lost = (
+        centred({name: [of(members[seed], domain) for seed in seeds] for name, members in groups.items()})
+        for of, domain in ((adaptation, STRONG), (forgetting, OLD))
+    )
+    return {name: (*mean_sd(won[name]), *mean_sd(lost[name])) for name in groups}
+
+
+def centred(values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Values [group][seed] with each seed's mean over the groups moved to that of all: means stay, and deviations are
+    of differences between groups (Cousineau 2005, for designs with repeated measures)."""
+    by_seed = [mean_sd(column)[0] for column in zip(*values.values(), strict=True)]
+    whole = mean_sd(by_seed)[0]
+    return {name: [v - own + whole for v, own in zip(row, by_seed, strict=True)] for name, row in values.items()}
 
 
 def _per_step(members: Runs) -> int:

@@ -73,3 +73,11 @@ def test_overlaps_are_areas(script: Script) -> None:
     assert overlap((0, 0, 2, 2), (1, 1, 3, 5)) == 1
     assert overlap((0, 0, 1, 1), (1, 0, 2, 1)) == 0
     assert overlap((0, 0, 1, 1), (5, 5, 6, 6)) == 0
+
+
+def test_what_all_runs_of_a_seed_share_is_no_deviation(script: Script) -> None:
+    centred = script("cpt_figures").centred
+    found = centred({"a": [1.0, 5.0, 9.0], "b": [2.0, 6.0, 10.5]})
+    assert [sum(row) / 3 for row in found.values()] == pytest.approx([5.0, 18.5 / 3])
+    assert [b - a for a, b in zip(found["a"], found["b"], strict=True)] == pytest.approx([1.0, 1.0, 1.5])
+    assert max(found["a"]) - min(found["a"]) == pytest.approx(0.25)
