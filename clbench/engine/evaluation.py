@@ -136,7 +136,7 @@ class Evaluator:
         parts = []
         for filled, n in chunks(len(x)):
             with FlopCount() if not parts else nullcontext() as count:
-                outputs = self._called(x[filled], len(filled), {})
+                outputs = self._called(x[filled].to(self.session.environment.device), len(filled), {})
             if count is not None:
                 self.flops_per_text = count.flops / len(filled)
             parts.append(outputs[:n])

@@ -16,11 +16,13 @@ class CaptionTable:
 
     def __init__(self, captions: Captions, tokenize: Tokenize) -> None:
         ids = captions.ids
-        self.rows = torch.tensor(sorted(captions.of_row), dtype=torch.int64)
-        lists = [*captions.texts, *(captions.of_row[row] for row in self.rows.tolist())]
+        rows = sorted(captions.of_row)
         self.concepts = len(captions.texts)
-        self.flat = torch.tensor([ids[text] for texts in lists for text in texts], dtype=torch.int64)
-        self.counts = torch.tensor([len(texts) for texts in lists], dtype=torch.int64)
+        self.rows = torch.tensor(rows, dtype=torch.int64)
+        self._place = {row: self.concepts + i for i, row in enumerate(rows)}
+        self._lists = [[ids[t] for t in texts] for texts in (*captions.texts, *(captions.of_row[row] for row in rows))]
+        self.flat = torch.tensor([number for mine in self._lists for number in mine], dtype=torch.int64)
+        self.counts = torch.tensor([len(mine) for mine in self._lists], dtype=torch.int64)
         self.starts = self.counts.cumsum(0) - self.counts
         self.tokens = tokenize(captions.vocabulary).to(torch.int32)
 
@@ -37,21 +39,15 @@ class CaptionTable:
 
     def captions_of(self, label: int, row: int) -> Sequence[int]:
         """Ids of all captions of a sample."""
-        entry = int(self._entries(torch.tensor([label]), torch.tensor([row])))
-        start = int(self.starts[entry])
-        ids: list[int] = self.flat[start : start + int(self.counts[entry])].tolist()
-        return ids
+        return self._lists[self._place.get(row, label)]
 
-    def of_concept(self, concept: int) -> list[int]:
+    def of_concept(self, concept: int) -> Sequence[int]:
         """Ids of a concept's captions, the primer's first."""
-        start = int(self.starts[concept])
-        ids: list[int] = self.flat[start : start + int(self.counts[concept])].tolist()
-        return ids
+        return self._lists[concept]
 
     def tokens_of(self, ids: Tensor) -> Tensor:
-        """int64 [B, context], where the ids are."""
-        self._to(ids.device)
-        return self.tokens[ids].long()
+        """int64 [B, context], where the table is by now: where inputs were last."""
+        return self.tokens[ids.to(self.tokens.device)].long()
 
     def _entries(self, labels: Tensor, rows: Tensor | None) -> Tensor:
         """The place of each sample's list of captions: of its row's, where it has any, or of its concept's."""

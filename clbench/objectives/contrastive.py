@@ -141,8 +141,8 @@ class Contrastive(Objective):
         concepts have the same primer, any of them is right."""
         candidates = self.candidates(eval_set)
         classes = class_embeddings(self.texts, [self._prompts(c) for c in candidates]).to(outputs.device)
-        primers = torch.tensor([ids[0] for ids in map(self._table.of_concept, candidates)], device=outputs.device)
-        right = torch.tensor([self._table.of_concept(c)[0] for c in y.tolist()], device=outputs.device)
+        primers = self._table.draw(torch.tensor(candidates, device=outputs.device), None, None)
+        right = self._table.draw(y.to(outputs.device), None, None)
         similarities = outputs.float() @ classes.T
         if self.how.label_space == "own":
             foreign = self._dataset[y.cpu()][:, None] != self._dataset[list(candidates)][None]
@@ -172,7 +172,7 @@ class Contrastive(Objective):
         sizes = torch.bincount(self._dataset[list(candidates)], minlength=int(self._dataset.max()) + 1)
         return float((1.0 / sizes[self._dataset[eval_set.data.labels]].clamp(min=1)).double().mean())
 
-    def _prompts(self, concept: int) -> list[int]:
+    def _prompts(self, concept: int) -> Sequence[int]:
         """Ids of the captions that stand for a class."""
         ids = self._table.of_concept(concept)
         return ids[:1] if self.how.prompts == "primer" else ids
