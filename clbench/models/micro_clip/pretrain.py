@@ -1,12 +1,11 @@
-"""Train micro-clip on its pool: `CLBENCH_DATA=FOLDER python -m clbench.models.micro_clip.pretrain OUT`.
+"""The training of micro-clip; its image tower starts from micro-vit's weights.
 
-Writes OUT.safetensors (float16, open_clip's names) and OUT.json (recipe, data, time). The image tower starts from
-micro-vit's weights. Every `SAVE` steps OUT.resume.pt is replaced; starting again goes on from it, to the same weights.
+`streams/micro_clip_pool.py` reads the sets and runs it. Every step hangs on the recipe and its number alone, so that a
+training that goes on from a saved state ends with the same weights.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import time
@@ -26,7 +25,7 @@ from ..micro_vit.augment import jitter_colours, random_resized_crops
 from ..micro_vit.pretrain import normalise
 from ..weights import read_tensors
 from .architecture import CONFIG, PIXELS, register
-from .tokenizer import FIRST_WORD, START, encode, tokenize
+from .tokenizer import FIRST_WORD, START
 
 SAVE = 100  # steps
 
@@ -94,28 +93,6 @@ class Captioned:
     name: set[int]
 
 
-def read_pool() -> tuple[list[Images], list[Captioned]]:
-    """The sets of the pool and the classes they show; classes of equal captions are one."""
-    from clbench.streams.fomo_captions import concept_texts
-    from clbench.streams.fomo_presets import CLIP_POOL
-    from clbench.streams.fomo_source import read_sets
-
-    numbers: dict[tuple[str, ...], int] = {}
-    sets, classes = [], list[Captioned]()
-    for source in read_sets("micro-clip", [(name, "pretraining") for name in CLIP_POOL], None, PIXELS, {}):
-        number_of = torch.full((len(source.data.class_names),), -1)
-        for label in source.classes:
-            texts = concept_texts(source.said[label], source.primer, source.templates, "templates")
-            if texts not in numbers:
-                numbers[texts] = len(numbers)
-                classes.append(Captioned(tokenize(texts), set(encode(source.said[label]))))
-            number_of[label] = numbers[texts]
-        numbered = number_of[torch.from_numpy(source.data.train.y)]
-        rows = (numbered >= 0).nonzero()[:, 0]
-        sets.append(Images(source.name, torch.from_numpy(source.data.train.x)[rows], numbered[rows]))
-    return sets, classes
-
-
 def _draws(*key: object) -> torch.Generator:
     """Random numbers that hang on the recipe's seed and the key alone."""
     from hashlib import sha256
@@ -160,7 +137,7 @@ def untrained() -> Any:
 
     torch.manual_seed(RECIPE.seed)
     model = open_clip.CLIP(**CONFIG)
-    model.visual.trunk.load_state_dict(read_tensors(SHIPPED))  # type: ignore[union-attr]
+    model.visual.trunk.load_state_dict(read_tensors(SHIPPED))
     return model
 
 
@@ -244,11 +221,11 @@ def export(model: nn.Module, path: Path) -> None:
     save_file(tensors, path, metadata={"model": "micro-clip"})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("out", type=Path)
-    out = parser.parse_args().out
-    sets, classes = read_pool()
+def run(sets: Sequence[Images], classes: Sequence[Captioned], out: Path) -> None:
+    """Train and write OUT.safetensors (float16, open_clip's names) and OUT.json (recipe, data, time).
+
+    Every `SAVE` steps OUT.resume.pt is replaced; starting again goes on from it.
+    """
     training, resume = Training(), out.with_suffix(".resume.pt")
     if resume.exists():
         training.load(resume)
@@ -264,7 +241,3 @@ def main() -> None:
         "last_loss": round(training.loss, 4),
     }
     out.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

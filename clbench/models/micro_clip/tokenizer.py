@@ -9,7 +9,7 @@ tokens have the same tokens, and `decode` gives the text back. A longer one is c
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -24,7 +24,8 @@ VOCABULARY = Path(__file__).with_name("vocabulary.txt")
 
 PAD, SPELL, CUT = 0, 1, 2
 BEFORE = (" ", "", "-", "_")
-WRITTEN = (str, str.capitalize, str.upper)  # a word of the vocabulary: as it is, with a capital, in capitals
+# A word of the vocabulary as it is, with a capital, in capitals:
+WRITTEN: tuple[Callable[[str], str], ...] = (str, str.capitalize, str.upper)
 FIRST_MARK = CUT + 1
 FIRST_BYTE = FIRST_MARK + len(BEFORE) * len(WRITTEN) - 1  # a space and lower case have no mark
 FIRST_WORD = FIRST_BYTE + 256
