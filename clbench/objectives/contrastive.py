@@ -112,7 +112,8 @@ class Contrastive(Objective):
         return tuple(eval_set.classes) if self.how.label_space == "own" else self._union
 
     def prepare_scoring(self, sets: Sequence[EvalSet], predict: Callable[[Any], Any], key: str | None) -> int:
-        needed = sorted({number for s in sets for number in self._needed(s)})
+        every = dict.fromkeys((*self.stream.eval_sets, *sets))  # always in the same chunks, whatever is scored now
+        needed = sorted({number for s in every for number in self._needed(s)})
 
         def encode(ids: Tensor) -> Tensor:
             out: Embeddings = predict(Pairs(None, self._table.tokens_of(ids)))
