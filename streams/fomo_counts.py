@@ -36,6 +36,8 @@ def _captions(concept: Concept) -> Counter[str]:
     if own is None:
         return Counter({primer: len(concept.train)})
     said = (own[int(row)] for row in concept.train)
+    if concept.role == "pretraining":  # as given
+        return Counter(texts[0] if texts else primer for texts in said)
     return Counter(naming(texts[0], concept.said, primer) if texts else primer for texts in said)
 
 

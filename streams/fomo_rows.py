@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from clbench.data import cache
 from clbench.samples import Pool
 
 from .fomo_concepts import Concept
@@ -61,7 +62,33 @@ def all_rows(concepts: Sequence[Concept]) -> Rows:
             split = concept.source.data.test if part == "test" else concept.source.data.train
             place[id(concept), part] = start + np.arange(len(taken))
             start += len(taken)
-            images.append(split.x[taken])
+            images.append((split.x, taken))
             keys.append(split.keys[taken])
             source.append(taken)
-    return Rows(np.concatenate(images), np.concatenate(keys), np.concatenate(source), place)
+    every_key = np.concatenate(keys)
+    return Rows(_laid_out(images, every_key), every_key, np.concatenate(source), place)
+
+
+def _laid_out(parts: Sequence[tuple[np.ndarray, np.ndarray]], keys: np.ndarray) -> np.ndarray:
+    """uint8 [N, 3, R, R]: the rows of each part's images one after another; where they are a large share of the memory,
+    in a file of the cache that is mapped."""
+    shape = (len(keys), *parts[0][0].shape[1:])
+    name = f"rows-{shape[-1]}-{digest(keys, ordered=True)}"
+    large = cache.is_large(int(np.prod(shape, dtype=np.int64)))
+    stored = cache.load(name) if large else None
+    if stored is not None:
+        return stored[0]
+    writer = cache.Writer() if large else None
+    try:
+        x = np.empty(shape, np.uint8) if writer is None else writer.array(shape)
+        start = 0
+        for images, taken in parts:
+            x[start : start + len(taken)] = images[taken]
+            start += len(taken)
+        if writer is not None:
+            writer.finish(name, x, np.zeros(len(x), np.int64), {})
+            stored = cache.load(name)
+        return x if stored is None else stored[0]
+    finally:
+        if writer is not None:
+            writer.discard()

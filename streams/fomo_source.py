@@ -9,14 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from clbench.data.cache import beside
 from clbench.data.captions import read_captions
+from clbench.data.images import load_images
 from clbench.data.official import open_set
 from clbench.data.root import canonical
 from clbench.errors import UserError
 
 from .fomo_captions import said, templates_of
 from .fomo_procedural import generated_set, is_generated, template
-from .image_data import ImageData, read_images
+from .image_data import ImageData, Rows, read_images
+from .normalisation import statistics
+from .row_keys import row_keys
 
 Role = Literal["adaptation", "held-out", "pretraining"]
 Texts = list[tuple[str, ...]]
@@ -57,15 +61,13 @@ def read_sets(
     A set has one role, unless its parts share its classes out.
     """
     found: list[SourceSet] = []
-    asked = {canonical(name): year for name, year in years.items()}
+    given = {canonical(name): year for name, year in years.items()}
     for text, role in wanted:
         each = _read(text, role, root, size)
-        each.year = asked.pop(canonical(each.name), each.year)
+        each.year = given.get(canonical(each.name), each.year)
         _check_names(stream, each)
         _check_role(stream, text, each, found)
         found.append(each)
-    if asked:
-        raise UserError(f"{stream}: years names {next(iter(asked))}, which is no set of the stream")
     return found
 
 
@@ -80,17 +82,20 @@ def _read(text: str, role: Role, root: Path | None, size: int) -> SourceSet:
     if is_generated(name):
         return _generated(text, role, size)
     source = None if name == "digits" else open_set(name, root)
-    if source is not None and not source.named:
-        raise UserError(
-            f"{name} has no class names, and captions are made of them: add class_names to {source.path / 'info.json'}"
-        )
-    data = read_images(name, root, size, 3)
+    captions: dict[str, Texts] = {}
+    if source is not None:
+        splits = ("train",) if role == "pretraining" else ("train", "test")
+        read = {split: read_captions(source, source.resolve(split)) for split in splits}
+        captions = {split: texts for split, texts in read.items() if texts is not None}
+        if not source.named and not captions:
+            raise UserError(
+                f"{name} has no class names, and captions are made of them: add class_names to "
+                f"{source.path / 'info.json'}"
+            )
+    pool = role == "pretraining" and source is not None
+    data = _training_images(name, root, size) if pool else read_images(name, root, size, 3)
     info: dict[str, Any] = {"caption_template": "a handwritten digit {}"} if source is None else source.info
     primer, templates = templates_of(info)
-    captions = {}
-    if source is not None:
-        read = {split: read_captions(source, source.resolve(split)) for split in ("train", "test")}
-        captions = {split: texts for split, texts in read.items() if texts is not None}
     about, year = info.get("class_descriptions"), info.get("year")
     return SourceSet(
         name=data.name,
@@ -103,6 +108,16 @@ def _read(text: str, role: Role, root: Path | None, size: int) -> SourceSet:
         descriptions={k: v for k, v in about.items() if isinstance(v, str)} if isinstance(about, dict) else {},
         captions=captions,
     )
+
+
+def _training_images(name: str, root: Path | None, size: int) -> ImageData:
+    """A set of the pool, of which no test images are needed."""
+    train = load_images(name, "train", root, size=size, channels=3)
+    keys = beside(train.cache_key, "row-keys", lambda: row_keys(train.x, train.y, train.class_names))
+    rows = Rows(train.x, train.y, keys)
+    none = Rows(train.x[:0], train.y[:0], keys[:0])
+    stats = statistics(train.name, train.info, 3)
+    return ImageData(train.name, train.class_names, rows, none, stats, train.fingerprint)
 
 
 def _generated(text: str, role: Role, size: int) -> SourceSet:

@@ -24,14 +24,14 @@ def texts_of(concepts: Sequence[Concept], rows: Rows, mode: CaptionMode, retriev
         for part in PARTS:
             retrieved = part == "test" and source.name in retrieval
             if retrieved or (part != "test" and mode == "rich"):
-                of_row |= _own(concept, rows, part, needed=retrieved)
+                of_row |= _own(concept, rows, part, retrieved, as_given=retrieved or concept.role == "pretraining")
             elif part != "test" and mode == "attr":
                 of_row |= _looks(concept, rows, part)
     return Captions(tuple(concept.key for concept in concepts), tuple(texts), of_row)
 
 
-def _own(concept: Concept, rows: Rows, part: Part, needed: bool) -> dict[int, tuple[str, ...]]:
-    """Captions that the set has of its rows; those of test images as they are, others naming the class."""
+def _own(concept: Concept, rows: Rows, part: Part, needed: bool, as_given: bool) -> dict[int, tuple[str, ...]]:
+    """Captions that the set has of its rows, as they are given or naming the class."""
     own = concept.source.captions.get("test" if part == "test" else "train")
     if own is None:
         return {}
@@ -41,7 +41,7 @@ def _own(concept: Concept, rows: Rows, part: Part, needed: bool) -> dict[int, tu
         if needed and not texts:
             raise UserError(f"{concept.source.name}: an image of {concept.class_name!r} has no caption to be retrieved")
         if texts:
-            found[row] = texts if needed else tuple(naming(text, concept.said, primer) for text in texts)
+            found[row] = texts if as_given else tuple(naming(text, concept.said, primer) for text in texts)
     return found
 
 
