@@ -20,7 +20,13 @@ ONLY: dict[str, tuple[str, bool, str]] = {
     "gradient-free": ("gradient_free", True, "trains without gradients"),
     "any-time": ("predicts_between_boundaries", True, "predicts at any time, not only when a task has ended"),
 }
-COST_OF = {"flops": "flops_train", "seconds": "seconds_train", "steps": "steps", "memory": "stored_bytes"}
+COST_OF = {
+    "flops": "flops_train",
+    "maf": "maf_train",
+    "seconds": "seconds_train",
+    "steps": "steps",
+    "memory": "stored_bytes",
+}
 
 
 @dataclass(frozen=True)

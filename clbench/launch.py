@@ -11,9 +11,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from clbench.budgets import Allowance
 from clbench.compact import compacted
 from clbench.engine import geometry
 from clbench.engine.loss_log import kept_of
@@ -98,14 +100,30 @@ class Prepared:
         if spec.devices > 1 and self.strategy.needs.gradient_free:
             raise UserError(f"{strategy_label(spec.strategy)} has no gradients to share: it runs on one device")
 
+    @cached_property
+    def allowance(self) -> Allowance | None:
+        """How long each task trains, where the budget decides it: found by a rehearsal. Raises UserError."""
+        from clbench.engine.allowance import allowance_of
+
+        return allowance_of(self.spec, self.stream, self.strategy, self.config)
+
     def session(
-        self, folder: Path, reporter: Reporter, checkpoint_every: int | None, ranks: Ranks | None = None
+        self,
+        folder: Path,
+        reporter: Reporter,
+        checkpoint_every: int | None,
+        ranks: Ranks | None = None,
+        kind: type[Session] = Session,
     ) -> Session:
         from clbench.engine.assembly import assemble
 
-        return assemble(
-            self.spec, folder, self.stream, self.strategy, self.config, reporter, checkpoint_every, ranks=ranks
+        allowance = self.allowance
+        session = assemble(
+            self.spec, folder, self.stream, self.strategy, self.config, reporter, checkpoint_every, kind, ranks
         )
+        if allowance is not None:
+            session.keep_to(allowance)
+        return session
 
 
 def _drive(session: Session, record: Record) -> Record:

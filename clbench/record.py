@@ -74,6 +74,7 @@ def opening_record(session: Session, run_id: str, source: dict[str, str]) -> Rec
         },
         "environment": _environment(session),
         "clock": _clock(session),
+        **({} if session.allowance is None else {"budget": session.allowance.as_record()}),
         "state_hash": None,
         "metrics": {},
         "cost": {},

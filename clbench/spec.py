@@ -10,20 +10,21 @@ from typing import Any, Literal
 import yaml
 from pydantic import field_validator
 
+from clbench.budgets import KEYS as BUDGETS
 from clbench.config import Config, parse_config
 from clbench.errors import UserError
 from clbench.files import write_atomically
 
 MOST_DEVICES = 1024
-BUDGETS = ("flops", "seconds", "memory", "steps")
 
 
 class RunSpec(Config):
     """What `config.yaml` holds. Equal specifications (`hash`) on equal machines give equal bytes.
 
     strategy, stream: names, or `file.py:Class`. *_settings: values that differ from the defaults (in a record: all).
-    eval_grid: default (thinned to 10 % of training), full, none, or an interval in steps. budget: upper limits on
-    flops, seconds, steps (training stops there) and memory (bytes a strategy may store). chosen_on: what chose the
+    eval_grid: default (thinned to 10 % of training), full, none, or an interval in steps. budget: what maf (memory-
+    adjusted FLOPs) and flops give to the tasks, which decides how long each trains; upper limits on seconds and steps
+    (training stops there) and memory (bytes a strategy may store): `clbench.budgets`. chosen_on: what chose the
     hyper-parameters. data_root is where the data lie. devices: how many share the run, a process each; threads counts
     for each of them. sync_bn: batch statistics over all of them, as one device has them. upstream: how the first task
     is learned: own (by the run), shared (once for all such runs), given (the backbone has learned it), or a path to

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clbench.cli.run_options import resume, run
+from clbench.cli.run_options import cost, resume, run
 from clbench.errors import UserError
 
 RESULTS = Path("results")
@@ -33,6 +33,7 @@ new_app = _group("Files to start from.")
 
 app.command()(run)
 app.command()(resume)
+app.command()(cost)
 app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
 app.add_typer(new_app, name="new")

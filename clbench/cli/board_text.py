@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from clbench.board_terms import CHOSEN, NEEDS, uses
+from clbench.budgets import budget_text
 from clbench.leaderboard import COSTS, Board, Row, Value
 from clbench.metrics.definitions import COUNT, DEFINITIONS, base_key
 from clbench.quantities import with_prefix
@@ -149,7 +150,7 @@ def about(board: Board) -> str:
     if board.upstream:
         parts.append(f"task 0 from an upstream: {board.upstream}")
     if board.budget:
-        parts.append("budget " + ", ".join(f"{key} {limit:g}" for key, limit in sorted(board.budget.items())))
+        parts.append(f"budget {budget_text(board.budget)}")
     if board.chosen_on_test:
         parts.append("hyper-parameters CHOSEN ON TEST DATA: not comparable with other boards")
     return clean("; ".join(parts))

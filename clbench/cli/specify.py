@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from clbench import catalogue, upstream
+from clbench.budgets import EXAMPLE, budget_amount
 from clbench.catalogue import Entry
 from clbench.errors import UserError, did_you_mean
 from clbench.published import find_recipe, published
-from clbench.quantities import SECONDS, UNITS, amount, parse_seeds
+from clbench.quantities import parse_seeds
 from clbench.settings import Owner, check_schedule, check_settings, no_owner, owner_of, parse_value
 from clbench.spec import RunSpec, make_spec, read_spec_file
 
@@ -121,16 +122,14 @@ def _is_upstreams(text: str) -> bool:
 
 
 def parse_budget(texts: list[str]) -> dict[str, float]:
-    """`flops=1e12,seconds=90,memory=10MB`: limits by name, bytes for memory."""
+    """`maf=full,seconds=90,memory=10MB`: limits by name, bytes for memory."""
     found: dict[str, float] = {}
     for part in (part for text in texts for part in text.split(",")):
         key, equals, limit = part.strip().partition("=")
         try:
             if not equals:
                 raise ValueError
-            found[key] = amount(limit, SECONDS if key == "seconds" else UNITS)
+            found[key] = budget_amount(key, limit)
         except ValueError:
-            raise UserError(
-                f"--budget {part!r}: write flops=1e12, seconds=90, steps=500 or memory=10MB, with commas between"
-            ) from None
+            raise UserError(f"--budget {part!r}: write {EXAMPLE}, with commas between") from None
     return found

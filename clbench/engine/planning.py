@@ -17,7 +17,9 @@ def evaluation_plan(session: Session) -> Plan:
     setting = session.spec.eval_grid if needs.predicts_between_boundaries else "none"
     batch = getattr(config, "batch_size", None) or 64
     steps, epochs = getattr(config, "steps", None), getattr(config, "epochs", None) or 1
-    samples = [float(steps * batch if steps else len(task.train) * epochs) for task in stream.tasks]
+    allowed = session.allowance.steps if session.allowance else [None] * len(stream.tasks)
+    lengths = [allowed[task.index] or steps for task in stream.tasks]
+    samples = [float(n * batch if n else len(t.train) * epochs) for t, n in zip(stream.tasks, lengths, strict=True)]
     held_out = sum(s.belongs_to is None for s in stream.eval_sets)
     scored = [
         held_out + sum(s.belongs_to is not None and s.belongs_to <= task.index for s in stream.eval_sets)

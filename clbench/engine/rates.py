@@ -87,6 +87,9 @@ class Rates:
         if not self.schedule.needs_horizon:
             return None
         lengths = [phase_length(phase, len(each.train)) for each in self._session.stream.tasks]
+        allowed = self._session.allowance
+        if allowed is not None and phase.steps is not None and phase.steps == allowed.steps[task.index]:
+            lengths = [length if steps is None else steps for length, steps in zip(lengths, allowed.steps, strict=True)]
         as_planned = self.steps == lengths[task.index]
         if phase.resume_from == "stable":
             lengths = [length - share_of(phase.anneal, length) for length in lengths]

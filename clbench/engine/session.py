@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor, nn
 
 from clbench.engine import adoption
-from clbench.engine.cost import FlopCount, Meters
+from clbench.engine.cost import Meters, StepCount
 from clbench.engine.cursor import START, Cursor, Line, Stage
 from clbench.engine.diagnostics import entry
 from clbench.engine.environment import Environment
@@ -30,6 +30,7 @@ from clbench.engine.reporter import Reporter
 from clbench.engine.saver import Saver
 from clbench.engine.saving import Aside, final_state_hash
 from clbench.engine.services import Services
+from clbench.engine.step_memory import Activations, step_bytes
 from clbench.engine.stepping import ActivePhase
 from clbench.engine.validity import invalid_base, told
 from clbench.errors import RunFailed
@@ -44,9 +45,11 @@ from clbench.stream import Stream, Task
 from clbench.table import Row
 
 if TYPE_CHECKING:
+    from clbench.budgets import Allowance
     from clbench.engine.assembly import ModelBuilder
 
 LAST_STEP = 1 << 60
+ROUNDING = 1 + 1e-6  # of sums of large numbers
 
 
 class Diverged(RunFailed):
@@ -111,6 +114,13 @@ class Session:
         self.trained: set[str] = set()
         self.adopted: dict[str, Any] = {}
         self.continued = False
+        self.allowance: Allowance | None = None
+        self.evaluator = Evaluator(self, evaluation_plan(self))
+
+    def keep_to(self, allowance: Allowance) -> None:
+        """Before the start: the budget decides how long tasks train."""
+        self.allowance = allowance
+        self._allot(0)
         self.evaluator = Evaluator(self, evaluation_plan(self))
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -202,6 +212,7 @@ class Session:
     def build(self, task: Task) -> None:
         """Grow the head and let the strategy create its parameters; once per task, replayed on resuming."""
         self.services.task = task.index
+        self._allot(task.index)
         if task.index < self.services.built:
             return
         self.random.enter(task.index, "build")
@@ -211,12 +222,18 @@ class Session:
             self.strategy.build(self.services.view(task))
         self.services.built = task.index + 1
 
+    def _allot(self, task: int) -> None:
+        """Tell the strategy how many steps the budget gives a task."""
+        if self.allowance is not None and (steps := self.allowance.steps[task]) is not None:
+            self.strategy.config = self.strategy.config.model_copy(update={"steps": steps})
+
     def lines(self, task: Task) -> Iterator[Line]:
         """The ways to the task's end: one, or two where the task forks."""
         return lines(self, task)
 
     def plan(self, task: Task) -> list[Phase]:
         """What the strategy plans for the task, checked."""
+        self._allot(task.index)
         self.random.enter(task.index, "phases")
         with hook(self.strategy, "phases", task.index, self.log):
             return check_plan(self.strategy, self.strategy.phases(self.services.view(task)))
@@ -308,28 +325,50 @@ class Session:
         self.reporter.stepped(self.cursor.task, self.active.step + 1, self.active.phase_steps, self.loss)
 
     def count_flops(self, active: ActivePhase, parts: int) -> AbstractContextManager[Any]:
-        """Count a phase's second step (or its only one), all its parts; the others are taken to be like it."""
-        key = f"{active.task.index}.{active.number}"
-        if active.part != "branch" and active.step == min(1, active.length - 1):
-            return _StepCount(self.meters, key, steps=active.step + 1, parts=parts)
-        self.meters.add("flops_train", self.meters.flops_per_step.get(key, 0.0))
-        return nullcontext()
+        """Count loss and gradients of a step, all its parts, and measure its memory, where it is one to count."""
+        if not active.counting:
+            return nullcontext()
+        both = ExitStack()
+        both.enter_context(StepCount(self.meters, active.key, parts))
+        if not self.environment.compile:  # torch's compiler saves what it likes
+            active.activations = Activations([self.model, *self.services.snapshots.models()])
+            both.enter_context(active.activations.measured())
+        return both
+
+    def count_more(self, active: ActivePhase) -> AbstractContextManager[Any]:
+        """The same of what a strategy computes in a step besides loss and gradients."""
+        return StepCount(self.meters, active.key, parts=1) if active.counting else nullcontext()
+
+    def measure_memory(self, active: ActivePhase) -> None:
+        """After a step whose activations were measured."""
+        if active.activations is not None:
+            models = [self.model, *self.services.snapshots.models()]
+            self.meters.measured(step_bytes(models, active.optimizer.state, active.activations.peak))
+            active.activations = None
 
     def budget_spent(self) -> bool:
         """Whether training must stop here; said once."""
         if self.stopped_at_step is None and self.spec.budget:
-            spent = {
-                "steps": self.meters.totals["steps"],
-                "flops": self.meters.totals["flops_train"],
-                "seconds": self.meters.total_seconds(),
-            }
+            spent = {"steps": self.meters.totals["steps"], "seconds": self.meters.total_seconds()}
             over = [key for key, limit in self.spec.budget.items() if key in spent and spent[key] >= limit]
+            over += self._overspent()
             if self.ranks.agreed(bool(over)):
                 self.stopped_at_step = self.step
                 for key in over[:1]:
                     limit = self.spec.budget[key]
                     self.warn(f"budget {key}={limit:g} is spent: training stopped at step {self.step}")
         return self.stopped_at_step is not None
+
+    def _overspent(self) -> list[str]:
+        """Budgets that were shared out before training, where its steps have turned out dearer than they were then."""
+        if self.allowance is None:
+            return []
+        return [key for key, limit in self.allowance.limits.items() if self._spent(key) > limit * ROUNDING]
+
+    def _spent(self, key: str) -> float:
+        """FLOPs of training so far, for `maf` adjusted by memory."""
+        assert self.allowance is not None
+        return self.meters.totals["flops_train"] * (float(self.allowance.ratio) if key == "maf" else 1.0)
 
     def diverged(self, task: int, step: int, phase: str) -> NoReturn:
         """Stop here. The table says so, too: every set that is traced scores NaN at the step that failed."""
@@ -415,6 +454,9 @@ class Session:
         frozen = self.builder.described()["parameters"] if self.builder.all_frozen else 0
         cost["parameters"] = frozen + sum(p.numel() for p in parameters.values())
         cost["parameters_trained"] = sum(p.numel() for name, p in parameters.items() if name in self.trained)
+        if self.allowance is not None:
+            cost["maf_train"] = self._spent("maf")
+            cost["memory_full_bytes"] = self.allowance.full.bytes
         if self.services.features is not None:
             cost["features_computed"] = self.services.features.computed
         return cost
@@ -429,17 +471,3 @@ class Session:
 
 class _StopEvaluating(Exception):
     """Leave an evaluation before its end: the model gets its own weights back on the way."""
-
-
-class _StepCount(FlopCount):
-    """Counts a step under way; it stands for `steps` steps, and for each one that follows in its phase."""
-
-    def __init__(self, meters: Meters, key: str, steps: int, parts: int) -> None:
-        super().__init__()
-        self._meters, self._key, self._steps, self._parts = meters, key, steps, parts
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        flops = self.flops * self._parts
-        self._meters.flops_per_step[self._key] = flops
-        self._meters.add("flops_train", flops * self._steps)

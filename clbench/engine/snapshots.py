@@ -32,6 +32,10 @@ class Snapshots:
     def get(self, name: str) -> nn.Module | None:
         return self._models.get(name)
 
+    def models(self) -> list[nn.Module]:
+        """All of them."""
+        return list(self._models.values())
+
     def copy(self) -> Snapshots:
         """The same models under the same names: what is taken later is not in it."""
         other = Snapshots()

@@ -22,6 +22,7 @@ from clbench.samples import Batch
 
 if TYPE_CHECKING:
     from clbench.engine.session import Session
+    from clbench.engine.step_memory import Activations
     from clbench.stream import Task
 
 CUDA_FINITE_CHECK = 50
@@ -46,6 +47,9 @@ class ActivePhase:
         self.finished = False
         self.strategy = session.strategy
         self.step = 0
+        self.key = ""
+        self.counting = False
+        self.activations: Activations | None = None
         self.mixer = None if phase.sources is None else Mixer(session, task, number, phase)
         self._loss_hook = phase.loss or self.strategy.loss
         self._after_step = phase.after_step or self.strategy.after_step
@@ -172,6 +176,7 @@ class ActivePhase:
 
     def update(self, batch: Batch) -> None:
         """Loss, backward, `after_backward`, clip, optimiser step: one update. Gradient-free phases have none."""
+        self._reckon(batch)
         if self.phase.optimizer is None:
             return
         for parameter in self.parameters.values():
@@ -186,12 +191,21 @@ class ActivePhase:
         session.loss = ranks.average(self.parameters.values(), self.statistics, loss.detach(), session.interrupted)
         self._check_finite(session.loss)
         if self._penalised:
-            with hook(self.strategy, "after_backward", self.task.index, self.session.log):
+            with session.count_more(self), hook(self.strategy, "after_backward", self.task.index, self.session.log):
                 self.strategy.after_backward(batch)
         if self.phase.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.phase.clip)
         self._set_rates()
         update(self.optimizer)
+
+    def _reckon(self, batch: Batch) -> None:
+        """Add the cost of the step that begins, where it is known from another one; else it will be counted."""
+        meters = self.session.meters
+        self.key = f"{self.task.index}.{self.number}.{len(batch)}"
+        self.counting = meters.counts(self.step, self.key)
+        if self.counting:
+            meters.flops_per_step[self.key] = 0.0
+        meters.add("flops_train", meters.flops_per_step[self.key])
 
     def _set_rates(self) -> None:
         rate = self.rates.at(self.step, annealing=self.part == "branch")
@@ -211,10 +225,13 @@ class ActivePhase:
     def after_step(self, batch: Batch) -> None:
         if self._constrain is not None and self.phase.optimizer is not None:
             self._constrain()
-        with hook(self.strategy, "after_step", self.task.index, self.session.log), torch.no_grad():
+        session = self.session
+        session.measure_memory(self)
+        called = hook(self.strategy, "after_step", self.task.index, session.log)
+        with session.count_more(self), called, torch.no_grad():
             self._after_step(batch)
-        self.session.updates += self.phase.optimizer is not None
-        self.session.stepped(batch)
+        session.updates += self.phase.optimizer is not None
+        session.stepped(batch)
 
     def _loss(self, batch: Batch) -> Tensor:
         with hook(self.strategy, "loss", self.task.index, self.session.log):

@@ -9,12 +9,12 @@ from typing import Any
 from clbench.board_filter import COST_OF
 from clbench.board_filter import ONLY as FILTERS
 from clbench.board_terms import CHOSEN, NEEDS, uses
+from clbench.budgets import budget_text
 from clbench.leaderboard import COSTS, Board, Row, Value, metric_value, plain
 from clbench.page.details import row_details
 from clbench.page.figures import any_value, column, figures, is_count, mean_of
 from clbench.page.series import ROWS, group_of
 from clbench.page.text import DASH, MINUS, clean, number, seconds, short
-from clbench.quantities import with_prefix
 
 ONLY = {"exemplar-free": "exemplar-free", "no-task-boundaries": "no task boundaries", "no-oracle": "no oracles"}
 BAR = 76  # width of an interval's picture, in its own units
@@ -24,6 +24,7 @@ FORMATS: dict[str, Callable[[float | None], str]] = {
     "seconds_evaluate": seconds,
     "stored_bytes": lambda value: short(value, "B"),
     "peak_memory_bytes": lambda value: short(value, "B"),
+    "memory_deterministic_bytes": lambda value: short(value, "B"),
 }
 
 
@@ -79,11 +80,6 @@ def measure(board: Board) -> str:
     if board.direction == "lower":
         return f"scores are {MINUS}{primary}: closer to 0 is better"
     return f"scores are {primary}: higher is better"
-
-
-def budget_text(budget: dict[str, float]) -> str:
-    """`flops 1 T, steps 60`; empty without a budget."""
-    return ", ".join(f"{key} {with_prefix(limit)}" for key, limit in sorted(budget.items()))
 
 
 def _facts(board: Board) -> list[str]:

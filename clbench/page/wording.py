@@ -36,6 +36,8 @@ COSTS = {
     "seconds_evaluate": Term("evaluation time", "Wall time of evaluation at task ends."),
     "flops_train": Term("FLOPs", "Floating-point operations of training, counted."),
     "stored_bytes": Term("stored", "Bytes kept between tasks: memories, features, prototypes, copies of the model."),
+    "maf_train": Term("MAF", "Floating-point operations of training, adjusted by memory: what a maf budget counts."),
+    "memory_deterministic_bytes": Term("step memory", "What a training step needs, counted in tensors."),
     "peak_memory_bytes": Term("peak memory", "Largest memory in use during the run."),
     "parameters_trained": Term("trained parameters", "Parameters that were trained."),
     "parameters": Term("parameters", "Parameters of the final model."),

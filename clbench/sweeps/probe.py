@@ -88,7 +88,6 @@ def next_ended(probes: Sequence[ProbeProcess]) -> ProbeProcess:
 
 def measure(spec: RunSpec, folder: Path, until: float) -> dict[str, Any]:
     """Cut a run short in `folder`, until the clock (`time.time`) says `until`; the fields of a `Probe` of it."""
-    from clbench.engine.assembly import assemble
     from clbench.engine.cost import peak_memory_bytes
     from clbench.engine.reporter import Reporter
     from clbench.launch import Prepared
@@ -97,7 +96,7 @@ def measure(spec: RunSpec, folder: Path, until: float) -> dict[str, Any]:
 
     problem = None
     built = Prepared(spec)
-    session = assemble(built.spec, folder, built.stream, built.strategy, built.config, Reporter(), None, ProbeSession)
+    session = built.session(folder, Reporter(), None, kind=ProbeSession)
     assert isinstance(session, ProbeSession)
     session.limit = until - time.time()
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any
 
+from clbench.budgets import SHARED_OUT
 from clbench.engine.cursor import Cursor
 from clbench.engine.hooks import overrides
 from clbench.engine.session import Session
@@ -199,7 +200,11 @@ class ProbeSession(Session):
         done = sum(len(phase.steps) for task in self.tasks for phase in task.phases)
         flops = self.meters.totals["flops_train"] / done * steps if done else 0.0
         spent = {"steps": steps, "seconds": training, "flops": flops}
-        limits = [limit / spent[key] for key, limit in self.spec.budget.items() if spent.get(key)]
+        limits = [
+            limit / spent[key]
+            for key, limit in self.spec.budget.items()
+            if spent.get(key) and key not in SHARED_OUT  # these have decided how long the phases are
+        ]
         return min([1.0, *limits])
 
     def _fill_in(self) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from clbench import catalogue, upstream
+from clbench.budgets import budget_amount
 from clbench.catalogue import Entry
 from clbench.config import parse_config
 from clbench.errors import UserError, did_you_mean
-from clbench.quantities import SECONDS, UNITS, amount
 from clbench.settings import Owner, check_schedule, check_settings, no_owner, owner_of
 from clbench.spec import RunSpec, make_spec
 from clbench.sweeps.suite_file import AXES, Layer, SuiteEntry, SuiteText, read_suite_text
@@ -295,9 +295,9 @@ def _budget(value: Any, place: str) -> Any:
     found = {}
     for key, limit in value.items():
         try:
-            found[key] = amount(limit, SECONDS if key == "seconds" else UNITS) if isinstance(limit, str) else limit
+            found[key] = budget_amount(key, limit) if isinstance(limit, str) else limit
         except ValueError:
-            raise UserError(f"{place}: budget {key}: {limit!r}: write a number, 5min, 10MB, ...") from None
+            raise UserError(f"{place}: budget {key}: {limit!r}: write a number, full, 5min, 10MB, ...") from None
     return found
 
 
