@@ -94,6 +94,10 @@ def test_augmentations() -> None:
     assert crops.shape == (8, 3, 32, 32) and crops.min() >= 0 and crops.max() <= 1
     whole = random_resized_crops(torch.full((4, 3, 8, 8), 0.25), 4, 1.0, draw)
     torch.testing.assert_close(whole, torch.full((4, 3, 4, 4), 0.25))
+    ramp = torch.linspace(0, 1, 8).expand(4, 3, 8, 8)
+    flips = torch.tensor([0.0, 1.0, 0.0, 1.0])
+    turned = random_resized_crops(ramp, 8, 1.0, draw, flips)
+    assert ((turned[..., -1] > turned[..., 0]).all(dim=-1).all(dim=-1) == (flips == 0)).all()
     jittered = jitter_colours(crops, 0.3, 1.0, draw)
     torch.testing.assert_close(jittered[:, 0], jittered[:, 1])
     targets = torch.eye(8)

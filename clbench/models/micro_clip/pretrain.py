@@ -27,28 +27,29 @@ from ..weights import read_tensors
 from .architecture import CONFIG, PIXELS, register
 from .tokenizer import FIRST_WORD, START
 
-SAVE = 100  # steps
+SAVE = 50  # steps
 
 
 @dataclass(frozen=True)
 class Recipe:
     """AdamW; the rates rise in a straight line, stay, and fall in a straight line to 0 over the last `anneal` of the
-    steps. quotas: images of each set in a batch. kept: the part of the model that stays as micro-vit has it.
-    word_noise: of a template's words, the share that is replaced."""
+    steps. quotas: images of each set in a batch. flipped: the sets whose images may be mirrored, photographs. kept: the
+    part of the model that stays as micro-vit has it. word_noise: of a template's words, the share that is replaced."""
 
-    steps: int = 800
+    steps: int = 1200
     quotas: tuple[tuple[str, int], ...] = (
-        ("cifar10", 76),
-        ("tiny_imagenet", 108),
-        ("pacs_photo", 16),
-        ("caltech101", 24),
-        ("shapes:clean", 8),
-        ("stripes:clean", 8),
-        ("glyphs:clean", 8),
-        ("digits:clean", 8),
+        ("cifar10", 38),
+        ("tiny_imagenet", 54),
+        ("pacs_photo", 8),
+        ("caltech101", 12),
+        ("shapes:clean", 4),
+        ("stripes:clean", 4),
+        ("glyphs:clean", 4),
+        ("digits:clean", 4),
     )
+    flipped: tuple[str, ...] = ("cifar10", "tiny_imagenet", "pacs_photo", "caltech101")
     kept: str = "visual.trunk.patch_embed"
-    image_rate: float = 3e-4
+    image_rate: float = 2e-4
     rate: float = 1e-3
     warmup: int = 50
     image_warmup: int = 200
@@ -105,12 +106,13 @@ def training_batch(sets: Sequence[Images], classes: Sequence[Captioned], step: i
     """Augmented images float [B, 3, 32, 32]; tokens [U, context], a caption of each class among them; of each image
     which of these is its own, int64 [B]."""
     quotas, draw = dict(RECIPE.quotas), _draws("step", step)
-    images, labels = [], []
+    images, labels, flips = [], [], []
     for each in sets:
         rows = each.rows(step * quotas[each.name], quotas[each.name])
         images.append(each.images[rows])
         labels.append(each.classes[rows])
-    x = random_resized_crops(torch.cat(images).float() / 255, PIXELS, RECIPE.smallest_crop, draw)
+        flips.append(torch.full(rows.shape, 0.5 if each.name in RECIPE.flipped else 0.0))
+    x = random_resized_crops(torch.cat(images).float() / 255, PIXELS, RECIPE.smallest_crop, draw, torch.cat(flips))
     x = normalise(jitter_colours(x, RECIPE.colour_jitter, RECIPE.grey, draw))
     shown, own = torch.cat(labels).unique(return_inverse=True)
     return x, torch.stack([caption(classes[number], draw) for number in shown.tolist()]), own

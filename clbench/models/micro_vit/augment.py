@@ -9,10 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def random_resized_crops(images: Tensor, size: int, smallest: float, generator: torch.Generator) -> Tensor:
-    """A random crop of every image, flipped half of the time: float [B, C, H, W] to [B, C, size, size].
+def random_resized_crops(
+    images: Tensor, size: int, smallest: float, generator: torch.Generator, flips: float | Tensor = 0.5
+) -> Tensor:
+    """A random crop of every image, perhaps flipped: float [B, C, H, W] to [B, C, size, size].
 
-    The crop's area is uniform in [smallest, 1] of the image's, its aspect ratio log-uniform in [3/4, 4/3].
+    The crop's area is uniform in [smallest, 1] of the image's, its aspect ratio log-uniform in [3/4, 4/3]. flips: the
+    probability of a flip, one or float [B].
     """
     n = images.shape[0]
 
@@ -22,7 +25,7 @@ def random_resized_crops(images: Tensor, size: int, smallest: float, generator: 
     area = uniform(smallest, 1.0)
     ratio = torch.exp(uniform(math.log(3 / 4), math.log(4 / 3)))
     width, height = (area * ratio).sqrt().clamp(max=1.0), (area / ratio).sqrt().clamp(max=1.0)
-    flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    flip = torch.where(uniform(0, 1) < flips, -1.0, 1.0)
     affine = torch.zeros(n, 2, 3)
     affine[:, 0, 0], affine[:, 1, 1] = width * flip, height
     affine[:, 0, 2] = uniform(-1, 1) * (1 - width)
