@@ -59,7 +59,7 @@ def losses(figure: Figure, runs: Group) -> None:
         for (name, title), axes in zip(row, panels, strict=True):
             switch = _switches(runs[name])[0]
             curves = {d: curve for d, curve in curves_of(runs[name]).items() if d in domains}
-            highest = max(highest, *(_top(curve, 0.9 * switch) for curve in curves.values()))
+            highest = max(highest, *(_top(c, (0.9 if d == OLD else 1.005) * switch) for d, c in curves.items()))
             for domain, curve in curves.items():
                 draw_curve(axes, curve, domain)
             _mark(axes, [switch])
@@ -72,7 +72,11 @@ def losses(figure: Figure, runs: Group) -> None:
         axes.set_xlabel("million tokens")
     _millions(grid.flatten())
     _legend(figure, [(*LOOKS[d], None, NAMES[d]) for d in domains])
-    _note(figure, f"{_seeds(runs['weak'])} Dotted: the switch to the new domain; before it, the end of the upstream.")
+    _note(
+        figure,
+        f"{_seeds(runs['weak'])} Dotted: the switch; before it, the end of the upstream. "
+        "Losses on a new domain may begin above the frame.",
+    )
 
 
 def tradeoff(figure: Figure, runs: Group) -> None:

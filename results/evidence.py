@@ -241,7 +241,7 @@ def glossary() -> str:
 def sides(outcome: Outcome, unit: str) -> str:
     """What is compared, in numbers."""
     texts = [number(values) for _, values in outcome.sides]
-    return " ; ".join(texts) + ("" if NOTHING in texts else f" {unit}")
+    return " ; ".join(texts) + ("" if NOTHING in texts or not unit else f" {unit}")
 
 
 def number(values: Sequence[float]) -> str:
@@ -258,7 +258,7 @@ def number(values: Sequence[float]) -> str:
 def with_unit(values: Sequence[float], unit: str) -> str:
     """A number with its sign and its unit."""
     text = number(values)
-    return text if text in (NOTHING, "diverged") else ("" if text.startswith("-") else "+") + f"{text} {unit}"
+    return text if text in (NOTHING, "diverged") else ("" if text.startswith("-") else "+") + f"{text} {unit}".rstrip()
 
 
 def _claim(entry: Mapping[str, Any]) -> Claim:
@@ -315,6 +315,8 @@ def _telling(verdicts: Sequence[Verdict]) -> int | None:
 
 
 def _unit(expression: Expression) -> str:
+    if expression.is_ratio:
+        return ""
     functions = [name for name in expression.functions() if name in QUANTITIES]
     return QUANTITIES[functions[0]].unit if functions else "nats"
 

@@ -85,6 +85,12 @@ class Expression:
         calls = [node.func for node in ast.walk(self.tree) if isinstance(node, ast.Call)]
         return [call.id for call in calls if isinstance(call, ast.Name) and call.id not in SEED_BY_SEED]
 
+    @property
+    def is_ratio(self) -> bool:
+        """Whether functions of runs are divided by functions of runs: the unit is gone."""
+        divisors = [node.right for node in ast.walk(self.tree) if isinstance(node, ast.BinOp) and _divides(node)]
+        return any(isinstance(inner, ast.Call) for node in divisors for inner in ast.walk(node))
+
     def evaluate(self, measure: Measure, seeds: Sequence[int]) -> Outcome:
         """Its values, and where something is compared, in which seeds that is true."""
         seeds = tuple(seeds)
@@ -201,6 +207,10 @@ def seeds_of(available: Mapping[str, set[int]], names: Sequence[str]) -> list[in
     """The seeds that all of these runs have."""
     sets = [available[name] for name in names]
     return sorted(set.intersection(*sets)) if sets else []
+
+
+def _divides(node: ast.BinOp) -> bool:
+    return isinstance(node.op, ast.Div)
 
 
 def _or_nan(function: Callable[..., float], column: tuple[float, ...]) -> float:

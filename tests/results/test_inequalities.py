@@ -112,3 +112,11 @@ def test_runs_share_the_seeds_that_all_have(module: ModuleType) -> None:
 def test_nothing_but_inequalities_is_evaluated(module: ModuleType, text: str) -> None:
     with pytest.raises(UserError):
         outcome(module, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio"),
+    [("loss(a) / loss(b)", True), ("loss(a) / 2 < 1", False), ("loss(a) - loss(b)", False), ("1 / abs(loss(a))", True)],
+)
+def test_ratios_of_runs_have_no_unit(module: ModuleType, text: str, ratio: bool) -> None:
+    assert module.Expression(text).is_ratio == ratio
