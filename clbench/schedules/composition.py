@@ -8,6 +8,7 @@ from typing import Literal
 
 from clbench.errors import UserError
 from clbench.schedules import pieces
+from clbench.schedules.recovery import COSINES, ROOTS, recovering
 from clbench.schedules.shapes import ANNEALS, ENDLESS, SHAPES, Context, Length, Piece, Spot, in_steps, is_number
 
 
@@ -17,8 +18,9 @@ class Schedule:
 
     clock: what the pieces span: each phase, or once the whole run. anneal: the shape of a branch; it goes from where
     its parent stands to `to`. branch_length: set by `branch`. declining: (peak, floor), where the peaks of later phases
-    decline as TiC-LM's autoregressive cosine. Values are multiples of the peak rate, or absolute rates where the caller
-    takes them so. Raises UserError for pieces that do not fit one another.
+    decline as TiC-LM's autoregressive cosine. recovery: the rule of `recovery` by which later phases follow the first,
+    which is a warm-up and a cosine or `cooled_rsqrt` then. Values are multiples of the peak rate, or absolute rates
+    where the caller takes them so. Raises UserError for pieces that do not fit one another.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Schedule:
     anneal: Piece = field(default_factory=lambda: Piece("one_minus_sqrt", None, {"to": 0.1}))
     branch_length: Length | None = None
     declining: tuple[float, float] | None = None
+    recovery: str | None = None
 
     def __post_init__(self) -> None:
         for program in (self.first, self.later):
@@ -37,6 +40,8 @@ class Schedule:
                 raise self._wrong("each phase needs pieces, one at most without a length")
             if sum(piece.length for piece in program if isinstance(piece.length, float)) > 1 + 1e-9:
                 raise self._wrong("the shares of its pieces sum to more than 1")
+        if self.recovery is not None and not self._can_recover():
+            raise self._wrong("recovery needs a warm-up, a cosine or cooled_rsqrt, and a rule that there is for it")
         if self.anneal.kind not in ANNEALS:
             raise self._wrong(f"a branch cannot have the shape {self.anneal.kind!r} (use {', '.join(ANNEALS)})")
         if self.branch_length is not None:
@@ -97,17 +102,16 @@ class Schedule:
 
     def to_json(self) -> str:
         """All of it, as text that `from_json` reads back exactly."""
-        return json.dumps(
-            {
-                "name": self.name,
-                "first": [piece.as_dict() for piece in self.first],
-                "later": None if self.later is None else [piece.as_dict() for piece in self.later],
-                "clock": self.clock,
-                "anneal": self.anneal.as_dict(),
-                "branch_length": self.branch_length,
-                "declining": self.declining,
-            }
-        )
+        values = {
+            "name": self.name,
+            "first": [piece.as_dict() for piece in self.first],
+            "later": None if self.later is None else [piece.as_dict() for piece in self.later],
+            "clock": self.clock,
+            "anneal": self.anneal.as_dict(),
+            "branch_length": self.branch_length,
+            "declining": self.declining,
+        }
+        return json.dumps(values if self.recovery is None else {**values, "recovery": self.recovery})
 
     @staticmethod
     def from_json(text: str) -> Schedule:
@@ -116,7 +120,7 @@ class Schedule:
             values = json.loads(text)
         except ValueError as error:
             raise UserError(f"schedule: no valid JSON: {error}") from None
-        known = ("name", "first", "later", "clock", "anneal", "branch_length", "declining")
+        known = ("name", "first", "later", "clock", "anneal", "branch_length", "declining", "recovery")
         unknown = [key for key in values if key not in known] if isinstance(values, dict) else None
         if unknown is None or unknown or not isinstance(values.get("first"), list):
             hint = f"{unknown[0]!r} is not known" if unknown else "`first` must be a list of pieces"
@@ -135,10 +139,17 @@ class Schedule:
             clock=values.get("clock", "phase"),
             branch_length=values.get("branch_length"),
             declining=None if declining is None else (declining[0], declining[1]),
+            recovery=values.get("recovery"),
             **({} if anneal is None else {"anneal": Piece.of(anneal)}),
         )
 
     # -- within ----------------------------------------------------------------------------------------------------
+
+    def _can_recover(self) -> bool:
+        kinds = tuple(piece.kind for piece in self.first)
+        rules = {"cosine": COSINES, "cooled_rsqrt": ROOTS}.get(kinds[-1], ())
+        plain = self.later is None and self.declining is None and self.clock == "phase"
+        return plain and kinds[:-1] == ("warmup",) and self.recovery in rules
 
     def _program(self, phase: int) -> tuple[Piece, ...]:
         return self.first if phase == 0 or self.later is None or self.clock == "run" else self.later
@@ -158,7 +169,10 @@ class Schedule:
         steps = self._span(phase_steps, context)
         if self.clock == "run":
             step = min(context.run_step, steps)
-        placed = _placed(self._program(phase), steps)
+        program = self._program(phase)
+        if self.recovery is not None and phase > 0:
+            program = recovering(program, self.recovery, phase, steps)
+        placed = _placed(program, steps)
         number = next((i for i, (_, _, end) in enumerate(placed) if step < end), len(placed) - 1)
         piece, value = placed[number][0], self._value(placed, number, step, context)
         if self.declining is None or phase == 0:

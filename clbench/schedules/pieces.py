@@ -63,6 +63,19 @@ def rsqrt(s: float, base: float, floor: float, W: float) -> float:
     return (base - floor) * math.sqrt(W / s) + floor
 
 
+def cooled_rsqrt(s: float, steps: float, base: float, floor: float, W: float, C: float, before: float = 0.0) -> float:
+    """rsqrt at step s >= W of a phase, and a straight line times that over its last C steps, to 0 (FoMo-in-Flux,
+    arXiv 2408.14471). before: steps that the decay has behind it from earlier phases."""
+    left = min(1.0, (steps - s) / C) if C else 1.0
+    return rsqrt(s + before, base, floor, W) * left
+
+
+def long_cosine(s: float, steps: float, frm: float, to: float, W: float, rounds: int) -> float:
+    """Step s >= W of the last of `rounds` phases, on half a cosine over all of them that begins W steps into the
+    first."""
+    return cosine(((rounds - 1) * steps + s - W) / (rounds * steps - W), frm, to)
+
+
 def stairs(s: int, n: int, frm: float, to: float, count: int) -> float:
     """Half a cosine in `count` stairs of equal length, as torch's CosineAnnealingLR stepped once an epoch."""
     return cosine(s * count // n / count, frm, to)

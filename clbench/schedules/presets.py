@@ -9,11 +9,13 @@ from collections.abc import Sequence
 
 from clbench.errors import UserError, did_you_mean
 from clbench.schedules.composition import Schedule
+from clbench.schedules.recovery import COSINES, ROOTS
 from clbench.schedules.shapes import Length, Piece
 
 FLOOR = 0.1
 WARMUP = 0.01
 DECAY = 0.1
+LOW = 0.001
 COOLDOWNS = ("cosine", "inv_sqrt", "linear")
 DECAYS = ("one_minus_sqrt", "linear", "half_life")
 ANNEALINGS = ("expo", "linear", "one_minus_sqrt", "cosine")
@@ -160,6 +162,33 @@ def ar_cosine(peak: float = 1.0, floor: float | None = None, warmup: Length = 0)
     floor = _floor(floor, peak)
     pieces = _warm_cosine(peak, floor, warmup)
     return Schedule("ar-cosine", pieces, anneal=_annealing(floor), declining=(peak, floor))
+
+
+def cosine_recovery(
+    recovery: str = "autoregressive", peak: float = 1.0, floor: float | None = None, warmup: Length = DECAY
+) -> Schedule:
+    """Warm-up and half a cosine in every phase, later ones by a rule of `recovery`."""
+    _one_of("recovery", recovery, COSINES)
+    floor = _floor(floor, peak, LOW)
+    pieces = _warm_cosine(peak, floor, warmup)
+    return Schedule("cosine-recovery", pieces, anneal=_annealing(floor), recovery=recovery)
+
+
+def rsqrt_recovery(
+    recovery: str = "autoregressive",
+    peak: float = 1.0,
+    floor: float | None = None,
+    warmup: Length = DECAY,
+    cooldown: Length = DECAY,
+) -> Schedule:
+    """Warm-up, floor + (peak - floor) sqrt(W / s), and a straight line times that to 0 over the cool-down, in every
+    phase; later ones by a rule of `recovery`, or (`none`) the same again."""
+    _one_of("recovery", recovery, ("none", *ROOTS))
+    floor = _floor(floor, peak, LOW)
+    falling = Piece("cooled_rsqrt", None, {"base": peak, "floor": floor, "cooldown": cooldown})
+    pieces = Piece("warmup", warmup, {"to": peak}), falling
+    rule = None if recovery == "none" else recovery
+    return Schedule("rsqrt-recovery", pieces, anneal=_annealing(0.0, "linear"), recovery=rule)
 
 
 def _warm_cosine(peak: float, floor: float, warmup: Length) -> tuple[Piece, ...]:

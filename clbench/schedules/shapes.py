@@ -67,7 +67,7 @@ class Piece:
             lowest = -math.inf if name == "b" else 0.0
             if not all(is_number(number) and lowest <= number < math.inf for number in numbers):
                 raise UserError(f"{where}: {name}={value!r} is no number of 0 or more")
-            if name in ("T", "count", "cycles", "knee") and not value > 0:
+            if name in ("T", "count", "cycles", "knee", "rounds") and not value > 0:
                 raise UserError(f"{where}: {name} must be above 0")
         if self.kind == "expo" and min(self.values.get("frm", 1.0), self.values["to"]) <= 0:
             raise UserError(f"{where}: an exponential needs values above 0; end at a small one, or use linear")
@@ -122,6 +122,17 @@ def _power(at: Spot, a: float, b: float, knee: int | None = None) -> float:
     return pieces.power(tokens, context.batch_size, a, b, context.peak) / context.peak if context.peak > 0 else 1.0
 
 
+def _cooled_rsqrt(at: Spot, floor: float, cooldown: Length, base: float = 1.0, before: int = 0) -> float:
+    if not at.start:
+        return base
+    steps = at.start + at.n
+    return pieces.cooled_rsqrt(at.start + at.s, steps, base, floor, at.start, in_steps(cooldown, steps), before)
+
+
+def _long_cosine(at: Spot, to: float, rounds: int, frm: float = 1.0) -> float:
+    return pieces.long_cosine(at.start + at.s, at.start + at.n, frm, to, at.start, rounds)
+
+
 SHAPES: dict[str, Callable[..., float]] = {
     "warmup": _warmup,
     "hold": lambda at, value: value,
@@ -133,12 +144,15 @@ SHAPES: dict[str, Callable[..., float]] = {
     "half_life": _half_life,
     "power": _power,
     "rsqrt": lambda at, floor, base=1.0: pieces.rsqrt(at.start + at.s, base, floor, at.start) if at.start else base,
+    "cooled_rsqrt": _cooled_rsqrt,
+    "long_cosine": _long_cosine,
     "stairs": lambda at, to, count, frm=1.0: pieces.stairs(at.s, at.n, frm, to, count),
     "drops": _drops,
     "restarts": lambda at, floor, cycles=8: pieces.restarts(at.x, floor, cycles),
 }
 """The value of each kind of piece at a spot. A warm-up without `to` rises to where the next piece begins; `power`
-counts the tokens of the run, whatever the phase; the W of `rsqrt` is the length of all before it."""
+counts the tokens of the run, whatever the phase; the W of `rsqrt`, `cooled_rsqrt` and `long_cosine` is the length of
+all before it, and the last two go on to the end of the phase."""
 ANNEALS = ("one_minus_sqrt", "linear", "cosine", "inv_sqrt", "expo", "half_life")
 ENDLESS = ("hold", "power", "rsqrt")
 

@@ -9,13 +9,15 @@ from typing import Any
 
 from clbench.schedules import presets
 from clbench.schedules.composition import Schedule
-from clbench.schedules.presets import ANNEALINGS, COOLDOWNS, DECAYS, FLOOR
+from clbench.schedules.presets import ANNEALINGS, COOLDOWNS, DECAYS, FLOOR, LOW
+from clbench.schedules.recovery import COSINES, ROOTS
 
 GUPTA = "Gupta et al. 2023 (arXiv 2308.04014)"
 IBRAHIM = "Ibrahim et al. 2024 (arXiv 2403.08763)"
 INFINITE = "Beyond Cosine Decay (arXiv 2503.02844)"
 WSD = "MiniCPM (Hu et al. 2024, arXiv 2404.06395); Hägele et al. 2024 (arXiv 2405.18392)"
 POWER = "Power scheduler (Shen et al. 2024, arXiv 2408.13359)"
+FOMO = "FoMo-in-Flux (Roth et al. 2024, arXiv 2408.14471)"
 TIC = "TiC-LM (Li et al. 2025, arXiv 2504.02107)"
 
 
@@ -136,6 +138,29 @@ PRESETS = (
         TIC,
     ),
     Preset(
+        "cosine-recovery", "10 % warm-up and half a cosine in every phase, from peaks that decline",
+        presets.cosine_recovery,
+        (
+            Parameter("recovery", COSINES, "later phases: a cosine of their own, or that of one long run", FOMO),
+            Parameter("floor", "number", "lowest rate, as a multiple of the peak", f"{FOMO}, code: 1e-3"),
+            Parameter("warmup", "length", "length of the warm-up", f"{FOMO}, code: 10 %"),
+        ),
+        FOMO,
+    ),
+    Preset(
+        "rsqrt-recovery", "10 % warm-up, sqrt(W / s), 10 % cool-down to 0 in every phase, from peaks that decline",
+        presets.rsqrt_recovery,
+        (
+            Parameter(
+                "recovery", ("none", *ROOTS), "how peaks decline (`clbench.schedules.recovery`)", f"{FOMO}, its default"
+            ),
+            Parameter("floor", "number", "what it falls towards, as a multiple of the peak", f"{FOMO}, code: 1e-3"),
+            Parameter("warmup", "length", "W", f"{FOMO}, code: 10 %"),
+            Parameter("cooldown", "length", "length of the cool-down", f"{FOMO}, code: 10 %"),
+        ),
+        FOMO,
+    ),
+    Preset(
         "annealing", "half a cosine from the peak rate to 0; annealing:5 in five stairs", presets.annealing,
         (Parameter("epochs", "count", "how many stairs; unset: none", "torch's CosineAnnealingLR"),), listed="epochs",
     ),
@@ -171,5 +196,7 @@ _UNSET = {
     **{(preset.name, "floor"): FLOOR for preset in PRESETS},
     ("power", "floor"): 0.01,
     ("rsqrt", "floor"): 0.03,
+    ("cosine-recovery", "floor"): LOW,
+    ("rsqrt-recovery", "floor"): LOW,
     ("infinite", "constant"): 0.55,
 }
