@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clbench.board_terms import CHOSEN
+from clbench.budgets import is_multiple, limit_text
 from clbench.errors import UserError, did_you_mean
 from clbench.leaderboard import Board, Row, metric_value
 
@@ -34,8 +35,9 @@ class Filter:
     """Which boards and rows to keep; without arguments: all.
 
     only: names from ONLY, all of which must hold. limits: the budget class, upper limits (flops, seconds, steps of
-    training; memory: bytes stored) that every run of a row must have kept, whether it had to or not. unlimited: only
-    boards without a budget. Raises UserError for unknown names.
+    training, maf; memory: bytes stored) that every run of a row must have kept, whether it had to or not; of a multiple
+    of full fine-tuning, the boards of runs that were given it. unlimited: only boards without a budget. Raises
+    UserError for unknown names.
     """
 
     only: Sequence[str] = ()
@@ -66,6 +68,8 @@ class Filter:
         for board in boards:
             if (self.model is not None and board.model != self.model) or (self.unlimited and board.budget):
                 continue
+            if any(is_multiple(name, limit) and board.budget.get(name) != limit for name, limit in self.limits.items()):
+                continue
             rows = [row for row in board.rows if self.keeps(row)]
             board.hidden += len(board.rows) - len(rows)
             board.rows = rows
@@ -78,13 +82,17 @@ class Filter:
             return False
         if any(row.needs.get(ONLY[name][0]) is not ONLY[name][1] for name in self.only):
             return False
-        return all(_within(row, COST_OF[name], limit) for name, limit in self.limits.items())
+        amounts = {name: limit for name, limit in self.limits.items() if not is_multiple(name, limit)}
+        return all(_within(row, COST_OF[name], limit) for name, limit in amounts.items())
 
     def describe(self) -> str:
         """What is chosen, in a few words; empty where everything is."""
         parts = [*self.only]
         if self.limits:
-            parts.append("at most " + ", ".join(f"{name} {limit:g}" for name, limit in sorted(self.limits.items())))
+            limits = sorted(self.limits.items())
+            amounts = [f"{name} {limit:g}" for name, limit in limits if not is_multiple(name, limit)]
+            parts += ["at most " + ", ".join(amounts)] if amounts else []
+            parts += [f"{name} {limit_text(name, limit)}" for name, limit in limits if is_multiple(name, limit)]
         if self.unlimited:
             parts.append("no budget set")
         if self.chosen_on is not None:

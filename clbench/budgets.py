@@ -19,7 +19,7 @@ from clbench.quantities import SECONDS, UNITS, amount, with_prefix
 
 KEYS = ("flops", "seconds", "memory", "steps", "maf")
 SHARED_OUT = ("maf", "flops")
-MULTIPLES_BELOW = 1e6
+MULTIPLES_BELOW = 1000.0
 """A smaller value of a budget that is shared out is a multiple of what full fine-tuning costs."""
 EXAMPLE = "flops=1e12, maf=full, maf=1.8e18, seconds=90, steps=500 or memory=10MB"
 
@@ -42,9 +42,14 @@ def budget_text(budget: Mapping[str, float]) -> str:
     return ", ".join(f"{key} {limit_text(key, limit)}" for key, limit in sorted(budget.items()))
 
 
+def is_multiple(key: str, limit: float) -> bool:
+    """Whether a limit stands for a multiple of what full fine-tuning costs."""
+    return key in SHARED_OUT and limit < MULTIPLES_BELOW
+
+
 def limit_text(key: str, limit: float) -> str:
     """One limit."""
-    if key in SHARED_OUT and limit < MULTIPLES_BELOW:
+    if is_multiple(key, limit):
         return f"{limit:g} x full fine-tuning"
     return with_prefix(limit)
 

@@ -334,6 +334,17 @@ def test_boards_without_a_budget_can_be_asked_for(run: Any) -> None:
     assert [board.budget for board in make_boards(runs, choose=Filter(unlimited=True))] == [{}]
 
 
+def test_budgets_are_boards_of_their_own(run: Any) -> None:
+    budgets: list[dict[str, float]] = [{}, {"maf": 1.0}, {"maf": 2.0}, {"flops": 1.0}, {"maf": 1e12}]
+    runs = [run(**{"spec.budget": budget, "cost.maf_train": 1e11}) for budget in budgets]
+    assert len(make_boards(runs)) == len(budgets)
+    full = Filter(limits={"maf": 1.0})
+    assert [board.budget for board in make_boards(runs, choose=full)] == [{"maf": 1.0}]
+    assert full.describe() == "maf 1 x full fine-tuning"
+    assert len(make_boards(runs, choose=Filter(limits={"maf": 1e11}))) == len(budgets)
+    assert make_boards(runs, choose=Filter(limits={"maf": 9e10})) == []
+
+
 def test_models_and_choices_are_filtered(run: Any) -> None:
     runs = [run(), run(**{"spec.chosen_on": "validation", "spec.seed": 1}), run(**{"model.spec": "slim-resnet18"})]
     (row,) = rows(runs, choose=Filter(chosen_on="validation"))
