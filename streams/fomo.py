@@ -79,8 +79,8 @@ class Fomo(Recipe):
             pool_held_out=c.pool_held_out,
         )
         arrived = arrive(self.name, c, sets, concepts, self.order_seed, self.default_model)
-        rows = all_rows(concepts)
         labels = {id(concept): label for label, concept in enumerate(arrived.all)}
+        rows = all_rows([concept for concept in concepts if id(concept) in labels])
         pool = rows.pool(labels)
         captions = texts_of(arrived.all, rows, c.captions, self._retrieval(sets))
         mixture = self._mixture(pool, rows, arrived)

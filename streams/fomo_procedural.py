@@ -209,6 +209,7 @@ def template(name: str) -> str:
     return f"{PICTURES[style]} {PHRASES[family]}"
 
 
+@cache
 def generated_set(name: str, size: int = SIDE) -> ImageData:
     """The set `FAMILY:STYLE`, uint8 [N, 3, size, size]. Raises UserError for a style that there is not."""
     family, _, style = name.partition(":")
