@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ class GroupCurves:
     changes: switch -> mean change of the old tasks' sets since it (0 at the switch, negative: worse), over the steps
     since it. held_out_changes: the same for held-out sets. start, ends: steps at which training begins and the tasks
     of the first run end. by_place: sets bear the names of the first run, since others learned them in another order.
+    roles: set -> role, of the sets that have one.
     """
 
     owners: dict[str, int | None]
@@ -99,6 +100,7 @@ class GroupCurves:
     start: int
     runs: int = 1
     by_place: bool = False
+    roles: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def average(self) -> Curve | None:
@@ -144,6 +146,7 @@ def over_runs(traces: Sequence[Trace]) -> GroupCurves:
         start=first.start,
         runs=len(traces),
         by_place=by_place,
+        roles=dict(first.roles),
     )
 
 

@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 
 COLUMNS = ("average", "average_incremental", "forgetting", "gap_depth", "retention")
 LOSS_COLUMNS = ("average", "bits_per_byte:average", "adaptation", "forgetting", "gap_depth", "retention")
+ROLE_COLUMNS = (
+    "geometric_mean",
+    "knowledge_accumulation",
+    "zero_shot_retention",
+    "gap_heldout_depth",
+    "average",
+    "transfer",
+    "forgetting",
+)
 COSTS = ("seconds_train", "stored_bytes", "flops_train")
 MORE_IS_BETTER = ("samples_per_second",)
 LARGEST = 1e150  # squares of larger numbers overflow
@@ -145,8 +154,8 @@ class Board:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The metrics that tables show of it."""
-        return COLUMNS if self.direction == "higher" else LOSS_COLUMNS
+        """The metrics that tables show of it, the one that ranks its rows where none is asked for first."""
+        return _columns([record for row in self.rows for _, record in row.runs], self.direction)
 
     def as_dict(self) -> dict[str, Any]:
         """What identifies the board, for JSON."""
@@ -157,13 +166,13 @@ class Board:
 
 def make_boards(
     runs: Iterable[tuple[Path, Record]],
-    metric: str = "average",
+    metric: str | None = None,
     stream: str | None = None,
     warn: Callable[[str], None] = lambda text: None,
     choose: Filter | None = None,
 ) -> list[Board]:
-    """Boards by stream, rows best first by `metric`, those of which every run diverged last; runs that are not finished
-    are passed over.
+    """Boards by stream, rows best first by `metric` (None: the first of a board's columns), those of which every run
+    diverged last; runs that are not finished are passed over.
 
     Records that lack a part are told to `warn`. choose: which boards and rows to keep. Raises UserError for a metric
     no run has, a stream without runs while others have some, or a model that no board has.
@@ -180,7 +189,8 @@ def make_boards(
         if streams and stream not in streams:
             raise UserError(f"no finished runs on stream {stream!r}{did_you_mean(stream, streams)}")
         finished = [(folder, record) for folder, record in finished if record["stream"]["name"] == stream]
-    _check_metric(metric, [record for _, record in finished])
+    if metric is not None:
+        _check_metric(metric, [record for _, record in finished])
     groups: dict[str, list[tuple[Path, Record]]] = {}
     for folder, record in finished:
         groups.setdefault(_text(_board_of(record)), []).append((folder, record))
@@ -298,8 +308,17 @@ def is_whole(record: Record) -> bool:
     )
 
 
-def _make_board(members: Sequence[tuple[Path, Record]], metric: str) -> Board:
+def _columns(records: Sequence[Record], direction: str) -> tuple[str, ...]:
+    """Of streams whose sets have roles: accumulation and retention first."""
+    if any(metric_value(record, ROLE_COLUMNS[0]) is not None for record in records):
+        return ROLE_COLUMNS
+    return COLUMNS if direction == "higher" else LOSS_COLUMNS
+
+
+def _make_board(members: Sequence[tuple[Path, Record]], asked: str | None) -> Board:
     rows = group_runs(members)
+    shown = [record for row in rows for _, record in row.runs]
+    metric = asked or _columns(shown, members[0][1]["stream"]["direction"])[0]
 
     def order(row: Row) -> tuple[bool, bool, float, str]:
         estimate = row.value(metric).estimate

@@ -6,7 +6,7 @@ For drawing many runs: columns are read and grouped as arrays, 1 ms a run. Rows 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ Array = NDArray[Any]
 TABLE = "evaluations.parquet"
 WHOLE = ("step", "tasks_seen")
 NAMES = ("eval_set", "kind", "metric", "weights")
+HELD_OUT, ADAPTED = -1, -2
 READ = (*WHOLE, *NAMES, "value", "belongs_to")
 
 
@@ -36,7 +37,8 @@ class Trace:
     start: step before training. ends: steps at which the tasks end. owners: set -> index of its task, None where it is
     held out. scores: set -> raw values over all steps; of several at one step, the last. changes: switch -> mean over
     the old tasks' sets of s * (value - value at the switch), over the steps since it, 0 at the switch (s = 1 where
-    higher is better, else -1: below 0 is worse). held_out_changes: the same for held-out sets.
+    higher is better, else -1: below 0 is worse). held_out_changes: the same for held-out sets, those left out that the
+    stream as a whole adapts to. roles: set -> role, of the sets that have one.
     """
 
     start: int
@@ -45,6 +47,7 @@ class Trace:
     scores: dict[str, Line]
     changes: dict[int, Line]
     held_out_changes: dict[int, Line]
+    roles: dict[str, str] = field(default_factory=dict)
 
 
 def read_trace(folder: Path, direction: str) -> Trace:
@@ -67,8 +70,15 @@ def read_trace(folder: Path, direction: str) -> Trace:
         "scored": columns["value"][1][chosen],
         "trace": _equals(columns["kind"], "trace")[chosen],
     }
-    changes, held_out = _changes(rows, start, ends, list(owners.values()), 1.0 if direction == "higher" else -1.0)
-    return Trace(start, ends, owners, _scores(rows, list(owners)), changes, held_out)
+    roles = columns["roles"]
+    groups = [_group(owner, roles.get(name)) for name, owner in owners.items()]
+    changes, held_out = _changes(rows, start, ends, groups, 1.0 if direction == "higher" else -1.0)
+    return Trace(start, ends, owners, _scores(rows, list(owners)), changes, held_out, roles)
+
+
+def _group(owner: int | None, role: str | None) -> int:
+    """A set's task, or what stands for none."""
+    return owner if owner is not None else ADAPTED if role == "adaptation" else HELD_OUT
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -83,7 +93,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is missing: the run cannot be drawn; repeat it with its config.yaml")
     try:
         file = pq.ParquetFile(path, read_dictionary=list(NAMES), page_checksum_verification=True)
-        table = file.read(columns=list(READ), use_threads=False).combine_chunks()
+        asked = [*READ, "role"] if "role" in file.schema_arrow.names else list(READ)
+        table = file.read(columns=asked, use_threads=False).combine_chunks()
         if table.num_rows == 0:
             raise UserError(f"{path}: has no rows; nothing was measured")
         columns: dict[str, Any] = {name: np.from_dlpack(table.column(name).chunk(0)) for name in WHOLE}
@@ -95,10 +106,19 @@ def _read(path: Path) -> dict[str, Any]:
             known = np.from_dlpack(chunk.is_valid().cast(pa.uint8())).astype(bool)
             values = np.frombuffer(chunk.buffers()[1], np.float64)[chunk.offset : chunk.offset + len(chunk)]
             columns[name] = (np.where(known, values, np.nan), known)
+        columns["roles"] = _roles(table, *columns["eval_set"]) if "role" in asked else {}
     except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError, TypeError, BufferError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path}: is not a readable evaluation table ({reason})") from None
     return columns
+
+
+def _roles(table: Any, codes: Array, names: list[str]) -> dict[str, str]:
+    """Of the sets that have one; all rows of a set have the same."""
+    values = table.column("role").chunk(0)
+    found, first = np.unique(codes, return_index=True)
+    roles = {names[code]: values[i].as_py() for code, i in zip(found.tolist(), first.tolist(), strict=True)}
+    return {name: role for name, role in roles.items() if role}
 
 
 def _equals(column: tuple[Array, list[str]], name: str) -> Array:
@@ -162,7 +182,7 @@ def _scores(rows: dict[str, Array], names: list[str]) -> dict[str, Line]:
 
 
 def _changes(
-    rows: dict[str, Array], start: int, ends: tuple[int, ...], owners: list[int | None], sign: float
+    rows: dict[str, Array], start: int, ends: tuple[int, ...], owners: list[int], sign: float
 ) -> tuple[dict[int, Line], dict[int, Line]]:
     tasks = len(ends)
     begins = np.array([start, *ends])
@@ -177,9 +197,9 @@ def _changes(
     inside = np.flatnonzero(rows["trace"] & rows["scored"] & (seen < tasks) & (steps > begun))
     inside = inside[known[seen[inside], sets[inside]]]
     change = sign * (rows["value"][inside] - reference[seen[inside], sets[inside]])
-    owner = np.array([-1 if task is None else task for task in owners])[sets[inside]]
+    owner = np.array(owners)[sets[inside]]
     since = steps[inside] - begun[inside]
-    old, held_out = (owner >= 0) & (owner < seen[inside]), owner < 0
+    old, held_out = (owner >= 0) & (owner < seen[inside]), owner == HELD_OUT
     first, second = (_means(seen[inside][kept], since[kept], change[kept]) for kept in (old, held_out))
     return first, second
 

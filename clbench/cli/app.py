@@ -190,7 +190,8 @@ def compare(
     figures: Annotated[
         str | None,
         typer.Option(
-            metavar="NAMES", help="One file each: curves,gap,matrix,differences,ranks; all. Else one overview."
+            metavar="NAMES",
+            help="One file each: curves,gap,matrix,differences,accumulation,ranks; all. Else one overview.",
         ),
     ] = None,
     form: Annotated[

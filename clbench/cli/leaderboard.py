@@ -29,7 +29,8 @@ def leaderboard_command(
 ) -> None:
     """Print the boards of all finished runs under `results`, or write them to `out` (whose suffix chooses a format).
 
-    format: one of FORMATS. metric: what ranks the rows; None: `average`. choose: boards and rows to show. across:
+    format: one of FORMATS. metric: what ranks the rows; None: the first of a board's columns, which is `average` but of
+    streams whose sets have roles. choose: boards and rows to show. across:
     compare strategies over streams instead. Raises UserError for an unknown stream, metric, model or format, or a file
     that cannot be written.
     """
@@ -37,7 +38,6 @@ def leaderboard_command(
         raise UserError(f"unknown format {format!r}{did_you_mean(format, FORMATS)}")
     if format == "table" and out is not None:
         format = SUFFIXES.get(out.suffix.lower(), format)
-    metric = metric or COLUMNS[0]
     choose = choose or Filter()
     boards = make_boards(board_records(results, stream=stream), metric, stream, warn_left_out, choose)
     if not boards and not across:
@@ -45,11 +45,11 @@ def leaderboard_command(
     if across:
         from clbench.cli.across import across_text
 
-        text = across_text(boards, metric, format)
+        text = across_text(boards, metric or COLUMNS[0], format)
     elif format == "html":
         text = _page(boards, metric, choose.describe())
     else:
-        shown = [Shown(board, [metric, *(key for key in board.columns if key != metric)]) for board in boards]
+        shown = [Shown(board, _first(board.columns, metric)) for board in boards]
         text = _writer(format)(shown, choose.describe())
     if out is None:
         sys.stdout.write(text)
@@ -93,7 +93,12 @@ def _writer(format: str) -> Writer:
     return writers[format]
 
 
-def _page(boards: Sequence[Board], metric: str, chosen: str) -> str:
+def _first(columns: Sequence[str], metric: str | None) -> list[str]:
+    """The columns with what ranks the rows put first."""
+    return [metric, *(key for key in columns if key != metric)] if metric else list(columns)
+
+
+def _page(boards: Sequence[Board], metric: str | None, chosen: str) -> str:
     from clbench.page.build import page
 
     return page(boards, metric=metric, chosen=chosen)

@@ -24,6 +24,12 @@ MAIN = (
     "forward_transfer",
     "retention",
     "retention_change",
+    "knowledge_accumulation",
+    "knowledge_accumulation_change",
+    "zero_shot_retention",
+    "zero_shot_retention_change",
+    "geometric_mean",
+    "geometric_mean_over_stream",
 )
 GAP = ("gap_depth", "gap_mean", "gap_area", "gap_transient", "gap_recovered_share", "gap_heldout_depth")
 UNITS = {"nats": "nats per token"}
@@ -73,8 +79,11 @@ def _matrix(record: Record, matrix: dict[str, Any]) -> list[str]:
         name = sizes[task]["name"] if task < len(sizes) else ""
         rows.append([f"after {_cut(name) or f'task {task}'}", *_cells(matrix["rows"][task], shown)])
     unit = UNITS.get(primary, primary.replace("_", " "))
-    held = " (held out: " + ", ".join(n for n, o in zip(names, owners, strict=True) if o is None) + ")"
-    title = f"{unit} of each set, {stream['direction']} is better{held if None in owners else ''}"
+    roles = matrix.get("roles") or [""] * len(names)
+    of_none = [(name, role) for name, owner, role in zip(names, owners, roles, strict=True) if owner is None]
+    held_out = ", ".join(name for name, role in of_none if role != "adaptation")
+    held = f" (held out: {held_out})" if held_out else ""
+    title = f"{unit} of each set, {stream['direction']} is better{held}"
     return [title, *columns(rows)]
 
 
@@ -96,7 +105,8 @@ def _cut(name: str) -> str:
 
 
 def _metrics(metrics: dict[str, Any], direction: str) -> list[str]:
-    rows = _rows(metrics, MAIN)
+    by_role = metrics.get("zero_shot_retention") is not None  # which retention is then, too
+    rows = _rows(metrics, tuple(key for key in MAIN if not (by_role and key.startswith("retention"))))
     title = "metrics" if direction == "higher" else "metrics (of the negated scores, so that higher is better)"
     return [title, *columns(rows, right=False)] if rows else []
 

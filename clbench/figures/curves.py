@@ -11,6 +11,7 @@ from clbench.figures.style import (
     BAND,
     BLACK,
     DASHES,
+    GREY,
     group_legend,
     hide,
     look,
@@ -98,7 +99,8 @@ def _draw_sets(figure: FigureBase, material: Material) -> None:
         for name, owner, style in styled_sets(group):
             if name in group.scores:
                 where = material.places(group, group.scores[name].steps)
-                _plot(axes, where, group.scores[name], BLACK if owner is None else colors[owner], style, band=banded)
+                color = colors[owner] if owner is not None else _ownerless(group, name)
+                _plot(axes, where, group.scores[name], color, style, band=banded)
         axes.set_title(titles[i], loc="left")
         axes.tick_params(labelbottom=i + columns >= len(material.curves), labelleft=i % columns == 0)
         if i % columns == 0:
@@ -190,11 +192,19 @@ def task_bar(figure: FigureBase, panels: Sequence[Axes], colors: Sequence[Any], 
     bar.ax.tick_params(length=0)
 
 
+def _ownerless(group: GroupCurves, name: str) -> str:
+    """Colour of a set of no task: grey where all tasks together adapt to it."""
+    return GREY if group.roles.get(name) == "adaptation" else BLACK
+
+
 def _held_out_legend(axes: Axes, group: GroupCurves) -> None:
     from matplotlib.lines import Line2D
 
     held_out = [(name, style) for name, owner, style in styled_sets(group) if owner is None]
     if held_out:
-        lines = [Line2D([], [], color=BLACK, linestyle=style, linewidth=0.9) for _, style in held_out[:3]]
-        names = short_labels([f"{name} (held out)" for name, _ in held_out[:3]], 26)
+        shown = sorted(held_out, key=lambda item: group.roles.get(item[0]) == "adaptation")[:3]
+        lines = [Line2D([], [], color=_ownerless(group, name), linestyle=s, linewidth=0.9) for name, s in shown]
+        adapted = [group.roles.get(name) == "adaptation" for name, _ in shown]
+        texts = [f"{name} ({'all tasks' if a else 'held out'})" for (name, _), a in zip(shown, adapted, strict=True)]
+        names = short_labels(texts, 26)
         axes.legend(lines, names, loc="best", fontsize=5.5, handlelength=2.4)

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
 METRICS = ("average", "average_incremental", "learning", "forgetting", "gap_depth", "retention")
+BY_ROLE = ("knowledge_accumulation", "zero_shot_retention", "geometric_mean")
 CERTAIN = 0.05
 LINE = 0.17  # inches for a group
 
 
 def shown_metrics(comparison: Comparison) -> list[str]:
     """The main metrics in which any group can be compared with the first."""
-    return [key for key in METRICS if any(found.get(key) for found in comparison.differences[1:])]
+    return [key for key in (*METRICS, *BY_ROLE) if any(found.get(key) for found in comparison.differences[1:])]
 
 
 def drawable(material: Material) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from clbench.compare import Comparison
 from clbench.errors import UserError, did_you_mean
-from clbench.figures import curves, differences, gap, matrix, ranks
+from clbench.figures import accumulation, curves, differences, gap, matrix, ranks
 from clbench.figures.material import Material
 from clbench.figures.style import RC, WIDTHS, stacked
 from clbench.files import write_atomically
@@ -46,6 +46,12 @@ PARTS: dict[str, Part] = {
         differences.draw,
         differences.drawable,
         "no runs of two groups have equal task order and seed",
+    ),
+    "accumulation": Part(
+        accumulation.height,
+        accumulation.draw,
+        accumulation.drawable,
+        "no run has accuracies of sets with the roles adaptation and held-out",
     ),
     "ranks": Part(ranks.height, ranks.draw, ranks.drawable, "no run tells the ranks of its updates", least=1),
 }

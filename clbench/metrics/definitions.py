@@ -67,19 +67,19 @@ _WINDOWS = {
 _QUANTITIES = (
     (
         "knowledge_accumulation",
-        "score on all sets the stream adapts to, every set counting the same, those to come as well",
+        "mean score of all sets the stream adapts to, those of later tasks as well",
         "KA",
         "no set has the role adaptation",
     ),
     (
         "zero_shot_retention",
-        "score on the held-out sets, every set counting the same: what is left of what was known before",
+        "mean score of the held-out sets, what is left of what was known before",
         "ZS",
         "no set has the role held-out",
     ),
     (
         "geometric_mean",
-        "accumulation and retention in one number: 0 where either is lost",
+        "accumulation and retention in one number, 0 where either is lost",
         "GM",
         "no set has the role adaptation or held-out, or scores are negative (losses)",
     ),
@@ -243,7 +243,7 @@ _ALL = (
             ("_over_stream", ", averaged over the task ends", f"mean_{{1<=t<=T}} {symbol}(t)", BETTER, ""),
             (
                 "_change",
-                ": what the whole run changed in it",
+                ", after the last task minus before training",
                 f"{symbol}(T) - {symbol}(0)",
                 GAIN,
                 ", or no row before training",
@@ -252,9 +252,9 @@ _ALL = (
     ),
     Definition(
         "zero_shot_retention_ratio",
-        "share of what the model knew before that is left: an addition of clbench's",
+        "share of what the model knew before that is left, 1 = nothing was lost: an addition of clbench's",
         "ZS(T) / ZS(0)",
-        BETTER + "; 1 = nothing was lost",
+        BETTER,
         "no set has the role held-out, no row before training, or a score of 0 there",
     ),
     Definition(

@@ -288,9 +288,9 @@ FORMULAS: tuple[tuple[Callable[[Inputs], float], Definition], ...] = tuple(
         ),
         (
             knowledge_accumulation_norm,
-            "share of what joint training accumulates that the run did: an addition of clbench's",
+            "share of what joint training accumulates that the run did, 1 = as much: an addition of clbench's",
             "(KA(T) - KA(0)) / (KA_joint - KA(0)), KA the mean over adaptation sets, KA(0) before training",
-            BETTER + "; 1 = as much as joint training",
+            BETTER,
             _NO_JOINT + " or it gains nothing, no set has the role adaptation, or no row before training",
         ),
     )

@@ -17,17 +17,29 @@ from clbench.page.text import clean, embed
 from clbench.page.wording import CHOSEN, MARKS, NEEDS, OTHERS, Term, term_of
 
 HERE = Path(__file__).parent
-SCRIPTS = ("dom.js", "table.js", "tips.js", "plot.js", "curves.js", "matrix.js", "pareto.js", "details.js", "start.js")
+SCRIPTS = (
+    "dom.js",
+    "table.js",
+    "tips.js",
+    "plot.js",
+    "curves.js",
+    "matrix.js",
+    "pareto.js",
+    "plane.js",
+    "details.js",
+    "start.js",
+)
 
 
 def page(
     boards: Sequence[Board],
     title: str = "Leaderboard",
     generated: str | None = None,
-    metric: str = "average",
+    metric: str | None = None,
     chosen: str = "",
 ) -> str:
-    """One self-contained page. metric: what the boards' rows are sorted and ranked by. chosen: what a filter left.
+    """One self-contained page. metric: what the boards' rows are sorted and ranked by; None: the first of
+    each board's columns. chosen: what a filter left.
 
     generated: when, as text; default: now, UTC. The page makes no request: a content security policy allows its own
     style and script alone, by their hashes. Runs without an evaluation table have no curves.
@@ -39,7 +51,7 @@ def page(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     runs = runs_per_row(drawn_rows(boards))
-    contents = [board_content(board, place, metric, runs) for place, board in enumerate(boards, 1)]
+    contents = [board_content(board, place, metric or board.columns[0], runs) for place, board in enumerate(boards, 1)]
     style = _read("page.css")
     script = "'use strict';\n(() => {\n" + "\n".join(_read(name) for name in SCRIPTS) + "\n})();\n"
     return environment.get_template("page.html").render(

@@ -52,7 +52,7 @@ function figure(board, title, about, shape, ...controls) {
 
 // `task 1: rotated-36`; without its name where that says no more, or runs learned several sets as that task.
 const plainName = (set) => set.owner != null && ['', `task${set.owner}`, `task ${set.owner}`].includes(set.name);
-const setName = (set) => `${set.owner == null ? 'held out' : `task ${set.owner}`}${plainName(set) ? '' : `: ${set.name}`}`;
+const setName = (set) => `${set.owner == null ? (set.adapted ? 'all tasks' : 'held out') : `task ${set.owner}`}${plainName(set) ? '' : `: ${set.name}`}`;
 
 const bandText = (runs) => (runs > 2 ? 'Bands: 95 % intervals of the mean.' : 'Bands: from one run to the other.');
 

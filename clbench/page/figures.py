@@ -68,10 +68,14 @@ def _sets(groups: Sequence[GroupCurves | None]) -> tuple[list[dict[str, Any]], l
         places.append(keys)
     order = sorted(names, key=lambda key: key[:2])
     index = {key: i for i, key in enumerate(order)}
-    sets = [
+    adapted = {name for group in groups if group for name, role in group.roles.items() if role == "adaptation"}
+    sets: list[dict[str, Any]] = [
         {"name": clean(next(iter(names[key])), 60) if len(names[key]) == 1 else "", "owner": None if key[0] else key[1]}
         for key in order
     ]
+    for of_set, key in zip(sets, order, strict=True):
+        if names[key] & adapted:
+            of_set["adapted"] = True
     return sets, [{name: index[key] for name, key in keys.items()} for keys in places]
 
 

@@ -34,7 +34,7 @@ function matrixFigure(board) {
     const digits = accuracy ? 2 : high >= 100 ? 0 : 2;
     const sets = columns === data.sets.length ? data.sets : matrix.rows[0].map((_, i) => ({ name: `set ${i}`, owner: i }));
     const several = matrix.orders > 1;
-    const headOf = (set) => (set.owner == null ? 'held' : `${set.owner}`);
+    const headOf = (set) => (set.owner == null ? (set.adapted ? 'all' : 'held') : `${set.owner}`);
     const cellOf = (value, row, set) => {
       if (value == null) return make('td', { class: 'no' }, make('span', {}, '–'));
       const score = value / data.scale;

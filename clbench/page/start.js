@@ -22,7 +22,7 @@ function start(section) {
   first.sort((a, b) => a - b).forEach((i, slot) => board.chosen.set(i, slot));
   hiddenRows(board);
   const curves = board.chosen.size > 0;
-  const figures = [curves && scoresFigure(board), curves && gapFigure(board), matrixFigure(board), paretoFigure(board)].filter(Boolean);
+  const figures = [curves && scoresFigure(board), curves && gapFigure(board), matrixFigure(board), planeFigure(board), paretoFigure(board)].filter(Boolean);
   if (curves) holder.append(legend(board));
   const grid = make('div', { class: 'sheet' }, figures);
   if (!curves) holder.append(make('p', { class: 'nothing' }, 'No run here has its evaluation table beside it, so there are no curves.'));
