@@ -85,6 +85,16 @@ def test_without_pretraining_the_first_task_has_the_whole_batch(driven: Callable
     assert of_task == {0: {TASK: 12}, 1: {TASK: 6, 1: 6}, 2: {TASK: 6, 1: 6}}
 
 
+def test_one_task_is_the_oracle_up_to_the_first_tasks_rule(driven: Callable[..., Session]) -> None:
+    """Sanity relation: with one task the buffer's share is the others', and all data are there from the start."""
+    one = driven(sizes=[10], shares=[0.25, 0.25, 0.5])
+    oracle = driven(sizes=[10], shares=[0.5, 0.5, 0.0])
+    assert one.strategy.state.seen == oracle.strategy.state.seen
+    assert {label for _, _, _, labels in one.strategy.state.seen for label in labels} == set(range(10))
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(value, oracle.model.state_dict()[name]), name
+
+
 def test_a_bounded_buffer_holds_its_capacity_evenly_and_only_loses(driven: Callable[..., Session]) -> None:
     pool = Pool(torch.zeros(100, 1), torch.arange(100) % 10)
     tasks = [Samples(pool, [i for i in range(100) if i % 10 // 2 == t]) for t in range(5)]

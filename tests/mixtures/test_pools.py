@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clbench.errors import UserError
@@ -37,6 +37,7 @@ def test_counts(
 parts = st.tuples(*[st.integers(0, 20)] * 3).filter(lambda p: p[1] > 0)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 600), parts, st.booleans(), st.booleans())
 def test_counts_sum_to_the_batch_and_absent_parts_get_none(
     batch: int, proportions: tuple[int, int, int], pretraining: bool, buffer: bool
@@ -56,6 +57,7 @@ def test_counts_sum_to_the_batch_and_absent_parts_get_none(
         assert (before, task) == (full[0] + full[2] // 2, full[1] + full[2] - full[2] // 2)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(3, 600), parts, st.booleans())
 def test_every_full_batch_has_the_same_numbers(batch: int, proportions: tuple[int, int, int], buffer: bool) -> None:
     shares = tuple(part / sum(proportions) for part in proportions)
