@@ -58,7 +58,7 @@ class Squares(Recipe):
             classes=ClassMap(tuple(concepts), tuple(range(len(concepts)))),
             mean=(0.5,) * 3,
             std=(0.25,) * 3,
-            training=Training("adamw", lr=0.01, batch_size=8),
+            training=Training("adamw", lr=0.003, batch_size=8),
             captions=Captions(tuple(concepts), tuple(texts), rows),
             contrast=self.config.contrast(),
         )

@@ -177,6 +177,14 @@ def test_text(name: str, tmp_path: Path) -> None:
     equal(*both({**TEXT, "strategy": name, "strategy_settings": settings}, tmp_path))
 
 
+def test_images_with_captions_are_computed_whole_by_each(pairs_stream: Any, tmp_path: Path) -> None:
+    """A sample's loss depends on its batch: half of a batch would have another one."""
+    fields = {**pairs_stream.job(tmp_path), "strategy": "replay"}
+    one, several = both({**fields, "strategy_settings": {"steps": 4, "batch_size": 8, "memory_size": 10}}, tmp_path)
+    equal(one, several)
+    assert several[0]["flops"] == one["flops"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["der", "der++", "ewc", "lwf", "si"])
 def test_text_of_further_methods(name: str, tmp_path: Path) -> None:
