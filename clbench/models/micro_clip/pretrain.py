@@ -25,18 +25,27 @@ from ..micro_vit.augment import jitter_colours, random_resized_crops
 from ..micro_vit.pretrain import normalise
 from ..weights import read_tensors
 from .architecture import CONFIG, PIXELS, register
-from .tokenizer import FIRST_WORD, START
+from .tokenizer import FIRST_WORD, PAD, START
 
-SAVE = 50  # steps
+SAVE = 40  # steps
 
 
 @dataclass(frozen=True)
 class Recipe:
     """AdamW; the rates rise in a straight line, stay, and fall in a straight line to 0 over the last `anneal` of the
-    steps. quotas: images of each set in a batch. flipped: the sets whose images may be mirrored, photographs. kept: the
-    part of the model that stays as micro-vit has it. word_noise: of a template's words, the share that is replaced."""
+    steps.
 
-    steps: int = 1200
+    For the first `locked` steps the image tower stays as it is, and its features of `bank` images a class, not
+    augmented, are learned from: `locked_images` of each of `locked_classes` in a batch. Then all is trained but `kept`.
+    quotas: images of each set in such a batch. flipped: the sets whose images may be mirrored, photographs.
+    word_noise: of a template's words, the share that is replaced.
+    """
+
+    steps: int = 240
+    locked: int = 240
+    bank: int = 16
+    locked_classes: int = 64
+    locked_images: int = 4
     quotas: tuple[tuple[str, int], ...] = (
         ("cifar10", 38),
         ("tiny_imagenet", 54),
@@ -118,6 +127,39 @@ def training_batch(sets: Sequence[Images], classes: Sequence[Captioned], step: i
     return x, torch.stack([caption(classes[number], draw) for number in shown.tolist()]), own
 
 
+@dataclass
+class Bank:
+    """The image tower's features of some images, float [N, 192], and of every class the places of its own."""
+
+    features: Tensor
+    places: list[Tensor]
+
+
+@torch.no_grad()
+def read_bank(model: Any, sets: Sequence[Images], classes: int) -> Bank:
+    """Of the first `RECIPE.bank` images of every class of every set."""
+    features, labels = [], []
+    for each in sets:
+        shown = each.classes.unique().tolist()
+        rows = torch.cat([(each.classes == number).nonzero()[: RECIPE.bank, 0] for number in shown])
+        labels.append(each.classes[rows])
+        for part in each.images[rows].split(256):
+            with torch.autocast("cpu", torch.bfloat16):
+                features.append(model.visual.trunk(normalise(part.float() / 255)).float())
+    every = torch.cat(labels)
+    return Bank(torch.cat(features), [(every == number).nonzero()[:, 0] for number in range(classes)])
+
+
+def locked_batch(bank: Bank, classes: Sequence[Captioned], step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As `training_batch`, with features float [B, 192] for images."""
+    draw = _draws("locked", step)
+    shown = torch.randperm(len(classes), generator=draw)[: RECIPE.locked_classes].tolist()
+    places = [bank.places[number] for number in shown]
+    chosen = [own[torch.randint(len(own), (RECIPE.locked_images,), generator=draw)] for own in places]
+    tokens = torch.stack([caption(classes[number], draw) for number in shown])
+    return bank.features[torch.cat(chosen)], tokens, torch.arange(len(shown)).repeat_interleave(RECIPE.locked_images)
+
+
 def caption(of: Captioned, draw: torch.Generator) -> Tensor:
     """One of a class's captions, int64 [context]; words beside its name are replaced by any others now and then, so
     that words never seen in training do not hide the name."""
@@ -143,10 +185,19 @@ def untrained() -> Any:
     return model
 
 
-def share_of_rate(step: int, warmup: int) -> float:
-    """What a step's rate is of the full one."""
+def encode_text(model: Any, tokens: Tensor) -> Tensor:
+    """open_clip's `encode_text`, without the padding that all rows end in: attention does not look ahead."""
+    length = int((tokens != PAD).sum(1).max())
+    tokens = tokens[:, :length]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+    return x[torch.arange(len(x)), tokens.argmax(1)] @ model.text_projection
+
+
+def share_of_rate(step: int, warmup: int, begin: int = 0) -> float:
+    """What a step's rate is of the full one, for what is trained from step `begin` on."""
     falling = RECIPE.anneal * RECIPE.steps
-    return min(1.0, (step + 1) / warmup, (RECIPE.steps - step) / falling)
+    return max(0.0, min(1.0, (step + 1 - begin) / warmup, (RECIPE.steps - step) / falling))
 
 
 class Training:
@@ -172,11 +223,15 @@ class Training:
         ]
 
     def step(self, x: Tensor, tokens: Tensor, own: Tensor) -> None:
+        """Of images [B, 3, 32, 32] or features [B, 192]."""
         for group in self.optimizer.param_groups:
-            peak, warmup = (RECIPE.image_rate, RECIPE.image_warmup) if group["image"] else (RECIPE.rate, RECIPE.warmup)
-            group["lr"] = peak * share_of_rate(self.done, warmup)
+            begin, peak, warmup = 0, RECIPE.rate, RECIPE.warmup
+            if group["image"]:
+                begin, peak, warmup = RECIPE.locked, RECIPE.image_rate, RECIPE.image_warmup
+            group["lr"] = peak * share_of_rate(self.done, warmup, begin)
         with torch.autocast("cpu", torch.bfloat16):
-            images, texts = self.model.encode_image(x), self.model.encode_text(tokens)
+            images = self.model.visual.head(x) if x.ndim == 2 else self.model.encode_image(x)
+            texts = encode_text(self.model, tokens)
         images, texts = F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
         loss = clip_mp(self.model.logit_scale.exp() * images @ texts[own].T, own).mean()
         self.optimizer.zero_grad()
@@ -203,11 +258,15 @@ class Training:
 
 def pretrain(training: Training, sets: Sequence[Images], classes: Sequence[Captioned], resume: Path) -> None:
     """Train to the recipe's last step, saving now and then."""
+    bank = read_bank(training.model, sets, len(classes)) if training.done < RECIPE.locked else None
     with Progress() as progress:
         bar = progress.add_task("micro-clip", total=RECIPE.steps, completed=training.done)
         while training.done < RECIPE.steps:
             began, cpu = time.perf_counter(), time.process_time()
-            training.step(*training_batch(sets, classes, training.done))
+            if bank is not None and training.done < RECIPE.locked:
+                training.step(*locked_batch(bank, classes, training.done))
+            else:
+                training.step(*training_batch(sets, classes, training.done))
             training.seconds += time.perf_counter() - began
             training.cpu_seconds += time.process_time() - cpu
             progress.update(bar, advance=1, description=f"micro-clip, loss {training.loss:.3f}")
