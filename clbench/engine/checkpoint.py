@@ -86,6 +86,17 @@ class Checkpoints:
             raise AllDamaged(f"every checkpoint in {self.folder} is damaged: start afresh with `clbench run --config`")
         return None
 
+    def tasks(self) -> list[int]:
+        """The task that each of them lies in; one whose state cannot be read counts as being in the first."""
+        found = []
+        for number in self._numbers():
+            try:
+                state = json.loads((self.folder / f"{number:06d}" / "state.json").read_text())
+                found.append(int(state["cursor"][0]))
+            except (OSError, ValueError, KeyError):
+                found.append(0)
+        return found
+
     def remove(self) -> None:
         """Delete all: the run is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)

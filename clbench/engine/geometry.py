@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from clbench.stream import Task
 
 FOLDER = "beginnings"
-"""In the run's folder: the weights that the last two tasks began with."""
+"""In the run's folder: the weights that tasks began with, back to that of the oldest checkpoint."""
 
 
 def measures(session: Session, task: Task) -> bool:
@@ -37,12 +37,14 @@ def measures(session: Session, task: Task) -> bool:
 def keep_beginning(session: Session, task: Task) -> None:
     """Write the weights as they are, float32, in the order of the model's parameters.
 
-    The file of the task before stays: a run may go back to a checkpoint in it.
+    Files of earlier tasks stay for as long as a checkpoint lies in them, or before: a run may go back to it.
     """
     with session.meters.seconds("seconds_checkpoints"):
         path = _file(session.folder, task.index)
         path.parent.mkdir(exist_ok=True)
-        _file(session.folder, task.index - 2).unlink(missing_ok=True)
+        oldest = min([task.index, *session.saver.checkpoints.tasks()])
+        for earlier in range(oldest):
+            _file(session.folder, earlier).unlink(missing_ok=True)
         partial = path.with_name(f".{path.name}.partial")
         with partial.open("wb") as file:
             for parameter in session.model.parameters():

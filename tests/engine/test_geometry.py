@@ -58,6 +58,19 @@ def test_killed_and_resumed_it_is_the_same(runs: Any, fault: str) -> None:
     assert not list(folder.glob("beginnings"))
 
 
+def test_killed_two_tasks_after_the_newest_checkpoint_it_is_the_same(runs: Any, monkeypatch: Any) -> None:
+    spec = runs.spec("finetune", "tiny-three", stream_settings=TEXT, strategy_settings=SHORT)
+    whole = read_record(runs.finish("whole", spec, every=None))
+    folder: Path = runs.finish("killed", spec, "phase:4")
+    with monkeypatch.context() as patched:
+        patched.setattr("clbench.engine.saver.CHECKPOINT_SHARE", 1e-9)  # no other checkpoint
+        assert runs.resume(folder, "phase:9") < 0
+    assert (folder / "beginnings" / "2.raw").exists()
+    assert runs.resume(folder) == 0
+    assert read_record(folder)["update_geometry"] == whole["update_geometry"]
+    assert [told["task"] for told in whole["update_geometry"]] == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("name", "group"),
     [("backbone.blocks.0.attention.weight", "backbone.blocks.0"), ("backbone.norm.bias", "backbone.norm"), ("w", "w")],
