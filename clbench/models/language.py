@@ -103,11 +103,17 @@ def build_hf(spec: ModelSpec, block: int, vocab_size: int | None) -> tuple[Causa
     prepare()
     _check_tokenizer(spec, folder, vocab_size)
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        without_dropout(config)
-        config.use_cache = False
+    except Exception as error:  # transformers raises whatever its parts raise
+        raise UserError(f"model {spec.text!r}: its config.json cannot be used: {mismatch(error)}") from error
+    takes = _input(spec, config, block, vocab_size)
+    without_dropout(config)
+    config.use_cache = False
+    try:
         backbone = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -116,10 +122,10 @@ def build_hf(spec: ModelSpec, block: int, vocab_size: int | None) -> tuple[Causa
             local_files_only=True,
             attn_implementation=attention,
         ).float()
-    except Exception as error:  # transformers raises whatever its parts raise
+    except Exception as error:
         raise UserError(f"model {spec.text!r}: cannot be loaded: {mismatch(error)}") from error
     backbone.train()
-    return CausalLM(backbone, _input(spec, config, block, vocab_size)), checkpoint
+    return CausalLM(backbone, takes), checkpoint
 
 
 def without_dropout(config: Any) -> None:
