@@ -39,7 +39,7 @@ def order(blocks: Tensor, batch: int) -> Iterator[Tensor]:
 
 
 def bare(model: nn.Module, blocks: Tensor, options: argparse.Namespace) -> list[float]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, betas=(0.9, 0.95), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.1)
     losses = []
     for tokens in order(blocks, options.batch):
         optimizer.zero_grad()
@@ -79,7 +79,6 @@ def trainer(model: nn.Module, blocks: Tensor, options: argparse.Namespace) -> li
             max_steps=steps,
             learning_rate=options.lr,
             lr_scheduler_type="constant",
-            adam_beta2=0.95,
             weight_decay=0.1,
             max_grad_norm=1.0,
             bf16=options.bf16,
