@@ -263,6 +263,10 @@ class Strategy:
         `sees_all_data`): from the first call on, the data of all tasks done count as stored."""
         return self._services.earlier_samples()
 
+    def pretraining_samples(self) -> Samples | None:
+        """Data of what the model knew before the stream, where the stream has any."""
+        return self._services.stream.pretraining
+
     def selection_samples(self) -> dict[str, Samples]:
         """Validation data of each task seen, this one's included, by its name: what a choice during training may be
         based on. Needs what `earlier_samples` does. Raises UserError where the stream keeps none."""

@@ -24,7 +24,8 @@ class DER(Strategy):
     are those of the augmented view before the step, the stored sample is un-augmented, and remembered samples go
     through the model in a forward pass of their own. There the head has all the stream's classes from the start;
     here it grows, so some outputs did not exist when a sample was stored. They are held at zero, as in Avalanche;
-    leaving them out lets new classes take over the old samples, and DER forgets like finetuning.
+    leaving them out lets new classes take over the old samples, and DER forgets like finetuning. The outputs of a model
+    of images and texts are both embeddings of a sample, whose caption is drawn anew when it is replayed.
     """
 
     class Config(Strategy.Config):
@@ -48,7 +49,7 @@ class DER(Strategy):
 
     def loss(self, batch: Batch) -> Tensor:
         outputs = self.model(batch.x)
-        batch.extra["outputs"] = outputs.detach().float()
+        batch.extra["outputs"] = self.objective.per_sample(outputs).detach().float()
         return self.objective.mean_loss(outputs, batch.y) + self.matching_loss()
 
     def matching_loss(self) -> Tensor | float:
@@ -56,7 +57,7 @@ class DER(Strategy):
         old = self.draw() if self.config.alpha else None
         if old is None:
             return 0.0
-        outputs, stored = self.model(old.x), old.extra["outputs"]
+        outputs, stored = self.objective.per_sample(self.model(old.x)), old.extra["outputs"]
         if self.config.new_outputs == "zero":
             stored = padded(stored.nan_to_num(), outputs)
         outputs, known = known_part(outputs, stored), ~stored.isnan()
@@ -77,5 +78,5 @@ class DER(Strategy):
         order = torch.randperm(len(task.train), generator=self.generator("adopt"))
         with in_eval_mode(self.model):
             for batch in self.batches(task.train.subset(order)):
-                outputs = {"outputs": self.model(batch.x).float()}
+                outputs = {"outputs": self.objective.per_sample(self.model(batch.x)).float()}
                 self.state.memory.add(batch, self.generator("memory"), extra=outputs)

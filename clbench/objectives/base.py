@@ -82,6 +82,12 @@ class Objective(ABC):
         """Per-sample KL divergence, softened by `temperature` (times its square), from the teacher's outputs to the
         same columns of `outputs`: float [B]. The teacher may know fewer classes."""
 
+    def per_sample(self, outputs: Any) -> Tensor:
+        """Outputs as one tensor [B, ...], each row of its sample alone: what may be stored with a sample and compared
+        with its outputs later. Default: as they are."""
+        rows: Tensor = outputs
+        return rows
+
     @abstractmethod
     def scores(self, outputs: Tensor, y: Tensor, eval_set: EvalSet) -> Tensor:
         """Per-sample values of the primary metric, float [B]."""

@@ -104,6 +104,10 @@ class Contrastive(Objective):
         section 3.1, on the batch's own pairs."""
         return similarity_divergence(outputs.logits(), teacher.logits(), temperature)
 
+    def per_sample(self, outputs: Any) -> Tensor:
+        """Both embeddings of each sample, [B, 2 d]."""
+        return torch.cat([outputs.image, outputs.text], dim=1)
+
     # -- scores --------------------------------------------------------------------------------------------------
 
     def candidates(self, eval_set: EvalSet) -> tuple[int, ...]:

@@ -105,6 +105,7 @@ CASES: dict[str, dict[str, Any]] = {
         for name, settings in ON_PERMUTED.items()
     },
     **{f"{name} on text": {"strategy": name, **TEXT} for name in ON_TEXT},
+    "zscl on text": {"strategy": "zscl", **TEXT},
     **{
         f"{name} on text with validation": {
             "strategy": name,
