@@ -66,6 +66,7 @@ class MeasureSession(Session):
         super().__init__(*arguments)
         self.timed = False
         self.seconds: list[float] = []
+        self._counted_seconds: list[float] = []
         self._counts = True
         self._flops = 0
 
@@ -89,9 +90,10 @@ class MeasureSession(Session):
 
     def _phase_cost(self, active: ActivePhase, lengths: list[Fraction | None]) -> PhaseCost:
         flops = 0
+        self._counted_seconds = []
         for step in active.steps:
             self._flops = 0
-            self._step(active, step)
+            self._counted_seconds.append(self._step(active, step))
             flops = max(flops, self._flops)  # a last batch of an epoch may be smaller
             if step + 1 >= STEPS:
                 break
@@ -101,23 +103,25 @@ class MeasureSession(Session):
         trains = active.phase.optimizer is not None
         return PhaseCost(active.phase.name, flops, active.length, slope, fixed, trains)
 
-    def _step(self, active: ActivePhase, step: int) -> None:
+    def _step(self, active: ActivePhase, step: int) -> float:
+        """Take a step; its seconds."""
+        started = time.perf_counter()
         batch = active.batch(step)
         active.update(batch)
         active.after_step(batch)
+        return time.perf_counter() - started
 
     def _step_seconds(self, active: ActivePhase) -> float:
-        """The median over further steps."""
+        """The median over further steps; of a phase that has none, over those that were counted, but the first."""
         if not self.timed:
             return 0.0
         found, self._counts = [], False
         for step in range(STEPS, min(active.length, STEPS + TIMED)):
-            started = time.perf_counter()
             self.enter(self.line.at(Stage.PHASE, active.number, step))
             active.step = step
-            self._step(active, step)
-            found.append(time.perf_counter() - started)
+            found.append(self._step(active, step))
         self._counts = True
+        found = found or self._counted_seconds[1:] or self._counted_seconds
         return median(found) if found else 0.0
 
     def _lengths(self, task: Task, steps: int) -> list[Fraction | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -92,8 +93,8 @@ def test_vision_transformers_of_timm(name: str) -> None:
     prepare()  # before timm imports torchvision
     import timm
 
-    sizes = {"img_size": 32, "patch_size": 8, "depth": 2} if name != "test_vit" else {}
-    model = timm.create_model(name, num_classes=3, **sizes)
+    sizes: dict[str, Any] = {"img_size": 32, "patch_size": 8, "depth": 2} if name != "test_vit" else {}
+    model: Any = timm.create_model(name, num_classes=3, **sizes)
     x = torch.randn(2, 3, *model.patch_embed.img_size)
 
     def work() -> None:
@@ -107,8 +108,8 @@ def test_vision_transformers_of_timm(name: str) -> None:
 def test_language_models_of_transformers(attention: str) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    sizes = {"n_layer": 2, "n_head": 2, "n_embd": 16, "vocab_size": 20, "n_positions": 12}
-    model = GPT2LMHeadModel(GPT2Config(**sizes, attn_implementation=attention))
+    sizes: dict[str, Any] = {"n_layer": 2, "n_head": 2, "n_embd": 16, "vocab_size": 20, "n_positions": 12}
+    model: Any = GPT2LMHeadModel(GPT2Config(**sizes, attn_implementation=attention))
     tokens = torch.zeros(2, 12, dtype=torch.int64)
 
     def work() -> None:
