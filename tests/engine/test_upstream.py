@@ -69,6 +69,16 @@ def test_the_optimisers_state_goes_over(runs: Any, outcome: Outcome, policy: str
     assert found["state"] == own["state"]
 
 
+def test_continual_evaluation_costs_a_tenth_of_what_the_run_trains_itself(runs: Any) -> None:
+    blocks, scored = 3000, 2
+    stream = {"domains": ["prose", "cipher"], "upstream_tokens": 160 * blocks, "tokens": 16 * blocks, "context": 16}
+    short = {"upstream": "shared", "upstream_settings": {**PLAIN, "steps": 2}}
+    spec = runs.spec("finetune", "text-shift", stream_settings={**stream, "eval_blocks": 64}, **short)
+    folder = runs.finish("grid", spec, every=None)
+    grid = json.loads((folder / "record.json").read_text())["evaluation"]
+    assert 2 < grid["points"] <= 0.1 * 3 * blocks / (scored * grid["subset"])
+
+
 def test_it_is_trained_once_and_found_again(runs: Any, outcome: Outcome) -> None:
     """By another strategy, on another stream that begins with the same task; not with another seed or rate."""
     first = runs.finish("first", runs.spec("finetune", strategy_settings=SHORT, **SHARED), every=None)
