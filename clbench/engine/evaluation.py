@@ -133,7 +133,7 @@ class Evaluator:
 
     def _texts(self, x: Any) -> Any:
         """What `predict` makes of inputs that are no samples, in chunks."""
-        parts = []
+        parts: list[Tensor] = []
         for filled, n in chunks(len(x)):
             with FlopCount() if not parts else nullcontext() as count:
                 outputs = self._called(x[filled].to(self.session.environment.device), len(filled), {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clbench.curves import FEWEST
 from clbench.figures.material import Material
@@ -57,7 +57,7 @@ def place(row: Row) -> Place | None:
         if found[0] is None or found[1] is None:
             continue
         points.append((found[0], found[1]))
-        entries = record["metrics"].get("over_stream") or ()
+        entries: list[dict[str, Any]] = record["metrics"].get("over_stream") or []
         pairs = [(entry[AXES[0]], entry[AXES[1]]) for entry in entries]
         known = pairs and entries[0]["tasks_seen"] == 0 and all(None not in pair for pair in pairs)
         paths.append(pairs if known else [])
@@ -142,7 +142,8 @@ def _draw_end(axes: Axes, where: Place, i: int) -> None:
 
 def _limits(axes: Axes, found: Sequence[Place]) -> None:
     """All points and bars; of accuracies, bars not beyond 0 and 1."""
-    for axis, limit in enumerate((axes.set_xlim, axes.set_ylim)):
+    setters: list[Any] = [axes.set_xlim, axes.set_ylim]
+    for axis, limit in enumerate(setters):
         values = [point[axis] for where in found for point in (*where.points, *where.path)]
         ends = [end for where in found for end in where.band(axis) or ()]
         low, high = min(values + ends), max(values + ends)
