@@ -159,7 +159,7 @@ class Evaluator:
         values = torch.zeros(len(index))
         samples = Samples(sets[0].data.pool, index)
         ranks = self.session.ranks
-        for number, (filled, n) in enumerate(chunks(len(index))):
+        for number, (filled, n) in enumerate(chunks(len(index), self.session.objective.chunk)):
             if number % ranks.size == 0:
                 self.session.evaluating()
             if number % ranks.size != ranks.rank:
@@ -183,7 +183,7 @@ class Evaluator:
         parts = [s.data.subset(p) for s, p in zip(sets, positions, strict=True)]
         index, place = torch.cat([part.index for part in parts]).unique(return_inverse=True)
         samples = Samples(sets[0].data.pool, index)
-        todo = list(chunks(len(index)))
+        todo = list(chunks(len(index), objective.chunk))
         divided = len(todo) >= ranks.size
         answers = None
         for number, (filled, n) in enumerate(todo):
@@ -308,15 +308,15 @@ class Evaluator:
         return rows
 
 
-def chunks(n: int) -> Iterator[tuple[Tensor, int]]:
-    """Positions 0..n-1 in chunks of 64, each with the number of its leading ones that count.
+def chunks(n: int, largest: int = CHUNK) -> Iterator[tuple[Tensor, int]]:
+    """Positions 0..n-1 in chunks of `largest`, each with the number of its leading ones that count.
 
     A last, smaller chunk is filled up with repetitions to a multiple of 16, at least 32: results do not depend on the
-    size of a chunk from 32 on, and a kernel library prepares itself anew for every new size.
+    size of a chunk of images from 32 on, and a kernel library prepares itself anew for every new size.
     """
-    for start in range(0, n, CHUNK):
-        rows = torch.arange(start, min(n, start + CHUNK))
-        size = max(SMALLEST_CHUNK, math.ceil(len(rows) / CHUNK_STEP) * CHUNK_STEP)
+    for start in range(0, n, largest):
+        rows = torch.arange(start, min(n, start + largest))
+        size = min(largest, max(SMALLEST_CHUNK, math.ceil(len(rows) / CHUNK_STEP) * CHUNK_STEP))
         yield rows[torch.arange(size) % len(rows)], len(rows)
 
 

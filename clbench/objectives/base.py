@@ -49,6 +49,11 @@ class Objective(ABC):
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
 
+    @property
+    def chunk(self) -> int:
+        """Samples that are evaluated at once."""
+        return 64
+
     @abstractmethod
     def inputs(
         self,

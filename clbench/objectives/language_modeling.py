@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from clbench.stream import EvalSet, Stream
 
 _LARGEST_EXPONENT = 709.0
+_TOKENS_AT_ONCE = 4096
+"""Evaluated at once. On a CPU 8192 take half as long again each: their logits do not fit its caches."""
 
 
 class LanguageModeling(Objective):
@@ -31,6 +33,10 @@ class LanguageModeling(Objective):
     def __init__(self, stream: Stream) -> None:
         super().__init__(stream)
         self._unigram: dict[EvalSet, float] = {}
+
+    @property
+    def chunk(self) -> int:
+        return max(1, min(super().chunk, _TOKENS_AT_ONCE // self.stream.input_shape[0]))
 
     def inputs(
         self,

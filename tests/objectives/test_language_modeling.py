@@ -161,3 +161,9 @@ def test_distillation_is_the_mean_divergence_of_a_block(objective: LanguageModel
 def test_every_set_can_be_scored_and_lower_is_better(objective: LanguageModeling) -> None:
     assert objective.scorable(make_eval_set(torch.zeros(1, 5, dtype=torch.int16)), 0)
     assert (objective.primary, objective.direction) == ("nats", "lower")
+
+
+@pytest.mark.parametrize(("context", "blocks"), [(16, 64), (64, 64), (128, 32), (2048, 2), (100_000, 1)])
+def test_long_blocks_are_evaluated_a_few_at_once(context: int, blocks: int) -> None:
+    stream = Stream("s", "language_modeling", (), (), "c", "o", (context,), scenario="domain", vocabulary=VOCABULARY)
+    assert build_objective(stream).chunk == blocks
