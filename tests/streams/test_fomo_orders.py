@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from clbench.errors import UserError
 from clbench.stream import Stream
+from clbench.streams import fomo_file, fomo_report
 from clbench.streams.cutting import cut, task_sizes
 from clbench.streams.fomo_counts import counts_in_file, counts_in_pool
 from clbench.streams.fomo_file import digest_of, read_stream_file, write_stream_file
@@ -263,6 +264,26 @@ def test_a_streams_order_can_be_written_and_read(nano: Callable[..., Stream], tm
     assert keys_of(few) == keys_of(stream)[:7]
     assert [len(task.classes) for task in few.tasks] == [3, 2, 2]
     assert len(next(s for s in few.eval_sets if s.role == "adaptation").classes) < 7
+
+
+def test_the_commands_write_a_file_and_print_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLBENCH_CACHE", str(tmp_path / "cache"))
+    given = [
+        "sets=[shapes:inverted@0/2]",
+        "held_out=[]",
+        "pretraining=[shapes:clean]",
+        "tasks=4",
+        "train_per_concept=3",
+    ]
+    settings = [part for text in given for part in ("--set", text)]
+    fomo_file.main(["fomo-nano", str(tmp_path / "order.json"), *settings, "--order-seed", "2"])
+    listed = json.loads((tmp_path / "order.json").read_text(encoding="utf-8"))
+    assert len(listed) == 6 and digest_of(listed) in capsys.readouterr().out
+    fomo_report.main(["fomo-nano", *settings, "--order-seed", "2"])
+    head, *_, last = capsys.readouterr().out.splitlines()
+    assert digest_of(listed) in head and last.split() == ["task3", "1", "1", "3", "0.000"]
 
 
 def test_tasks_of_one_set_are_as_far_from_the_whole_as_sets_are_unequal(nano: Callable[..., Stream]) -> None:
