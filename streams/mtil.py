@@ -11,7 +11,7 @@ from clbench.stream import Training
 from .fomo import Fomo
 from .fomo_concepts import Concept
 from .fomo_config import FomoConfig
-from .fomo_source import SourceSet, read_sets, set_name
+from .fomo_source import Role, SourceSet, read_sets
 
 ORDER_I = [
     "aircraft",
@@ -94,9 +94,11 @@ class Mtil(Fomo):
         if c.protocol == "x-tail" and not c.sets:
             names = [name for name in names if name != "cifar100"]
         where = "" if c.folder is None else f"{c.folder.rstrip('/')}/"
-        wanted = [(f"{where}{name}", "adaptation") for name in names]
-        others = [(name, "held-out") for name in c.held_out or []] + [(n, "pretraining") for n in c.pretraining]
-        return read_sets(self.name, [*wanted, *others], self.data_root, c.size, c.years)  # type: ignore[list-item]
+        wanted: list[tuple[str, Role]] = [(f"{where}{name}", "adaptation") for name in names]
+        wanted += [(name, "held-out") for name in c.held_out or []]
+        wanted += [(name, "pretraining") for name in c.pretraining]
+        return read_sets(self.name, wanted, self.data_root, c.size, c.years)
 
     def task_name(self, index: int, concepts: list[Concept]) -> str:
-        return set_name(concepts[0].source.name)
+        """A task's name: its set's."""
+        return concepts[0].source.name
