@@ -1,8 +1,9 @@
-"""Which parameters are trained: all, the head, norms, biases, one of two towers, or LoRA factors added by peft."""
+"""Which parameters are trained: all, the head, norms, biases, one of two towers, or adapters added by peft."""
 
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any, TypeAlias
 
 import torch
@@ -13,34 +14,41 @@ from ..pairs import Pairs
 from ..torchvision_schemas import prepare
 
 Model: TypeAlias = Any  # a Classifier, a CausalLM or a CLIP, perhaps compiled or wrapped
-DEFAULT_RANK = 8  # peft's default
+RANKS = {"lora": 8, "dora": 8, "vera": 256}
+"""Adapters, and their ranks where none is given: peft's defaults."""
+PLAIN = ("full", "head", "norm", "bias", "locked-image", "locked-text")
+SCALE = "+scale"
 
 
 def parse_tuning(mode: str) -> tuple[str, int]:
-    """("lora", r) from `lora` or `lora:r`, (mode, 0) from the others; UserError for anything else."""
-    match = re.fullmatch(r"(full|head|norm|bias|lora|locked-image|locked-text)|lora:([1-9]\d*)", mode)
+    """("lora", r) from `lora` or `lora:r`, likewise dora and vera, (mode, 0) from the others; `+scale` may follow.
+    UserError for anything else."""
+    match = re.fullmatch(rf"({'|'.join(PLAIN)})|({'|'.join(RANKS)})(?::([1-9]\d*))?", mode.removesuffix(SCALE))
     if match is None:
-        known = "full, head, norm, bias, lora, lora:RANK, locked-image or locked-text"
+        known = "full, head, norm, bias, lora, lora:RANK (dora, vera), locked-image or locked-text, and +scale after it"
         raise UserError(f"tuning {mode!r}: use {known}")
     if match[1]:
-        return match[1], DEFAULT_RANK if match[1] == "lora" else 0
-    return "lora", int(match[2])
+        return match[1], 0
+    return match[2], int(match[3] or RANKS[match[2]])
 
 
 def apply_tuning(model: Model, mode: str) -> None:
-    """Set `requires_grad` for a mode; LoRA factors are added first (in place, parameter names change).
+    """Set `requires_grad` for a mode; adapters are added first (in place, parameter names change).
 
     full: everything. head: the classifier's head, the language model's output layer, or the projections of a
     model of images and texts. norm: weights and biases of normalisation layers. bias: every bias (BitFit,
     Ben Zaken et al., ACL 2022). lora[:r]: rank r factors (default 8, alpha = r so that the scale is 1, no
     dropout; Hu et al., ICLR 2022) on every linear layer of the backbone that the forward pass calls, output
-    layer excepted. locked-image, locked-text: all but one tower of a model of images and texts (LiT, Zhai et
-    al., CVPR 2022). A classifier's head trains in every mode, since it starts untrained; a language model's
-    output layer only in `full` and `head`, the scale of similarities only in these and with a tower locked.
+    layer excepted. dora[:r]: the same with weights taken apart into directions and lengths (Liu et al., ICML
+    2024). vera[:r]: factors drawn once and shared by all layers, of which two vectors train for each layer
+    (default 256, begun at 0.1 and 0; Kopiczko et al., ICLR 2024). locked-image, locked-text: all but one tower
+    of a model of images and texts (LiT, Zhai et al., CVPR 2022). A classifier's head trains in every mode, since
+    it starts untrained; a language model's output layer only in `full` and `head`, the scale of similarities
+    only in these, with a tower locked, and where the mode ends in `+scale`.
     """
     kind, rank = parse_tuning(mode)
-    if kind == "lora":
-        _add_lora(model, rank)
+    if kind in RANKS:
+        _add_adapters(model, kind, rank)
     chosen = trainable_names(model, mode)
     if not chosen and not hasattr(model, "head"):
         raise UserError(f"tuning {mode!r}: this model has no such parameters")
@@ -51,6 +59,15 @@ def apply_tuning(model: Model, mode: str) -> None:
 def trainable_names(model: Model, mode: str) -> set[str]:
     """Names of the parameters that a mode trains; a pure function of the model's structure."""
     kind, _ = parse_tuning(mode)
+    if not mode.endswith(SCALE):
+        return _names_of(model, kind, mode)
+    if not hasattr(model, "tower"):
+        raise UserError(f"tuning {mode!r}: this model has no scale of similarities; leave out {SCALE}")
+    names = {name for name, _ in model.named_parameters()}
+    return _names_of(model, kind, mode) | (names - model.tower("image") - model.tower("text"))
+
+
+def _names_of(model: Model, kind: str, mode: str) -> set[str]:
     names = {name for name, _ in model.named_parameters()}
     head = {name for name in names if name.startswith("head.")}
     if kind == "full":
@@ -66,7 +83,7 @@ def trainable_names(model: Model, mode: str) -> set[str]:
         return head | (_norm_parameters(model) & names)
     if kind == "bias":
         return head | {name for name in names if name.rpartition(".")[2] == "bias"}
-    return head | {name for name in names if ".lora_" in name}
+    return head | {name for name in names if ".lora_" in name or ".vera_lambda_" in name}
 
 
 def _last_layer(model: Model) -> set[str]:
@@ -91,17 +108,24 @@ def _norm_parameters(model: nn.Module) -> set[str]:
     }
 
 
-def _add_lora(model: Model, rank: int) -> None:
+def _add_adapters(model: Model, kind: str, rank: int) -> None:
     prepare()
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig, VeraConfig, inject_adapter_in_model
+    from peft.tuners.vera import VeraModel
 
     backbone: nn.Module = model.backbone
     targets = called_linear_layers(model, backbone)
     if not targets:
-        raise UserError("tuning 'lora': this model's backbone has no linear layers to adapt; use full, norm or head")
+        raise UserError(f"tuning {kind!r}: this model's backbone has no linear layers to adapt; use full, norm or head")
     training = model.training
-    settings = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=targets)
-    inject_adapter_in_model(settings, backbone)
+    if kind == "vera":  # the shared factors are drawn from a fixed seed, so they need not be saved
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Specified to not save vera_A")
+            VeraModel(backbone, VeraConfig(r=rank, target_modules=targets, save_projection=False), "default")
+    else:
+        dora = kind == "dora"
+        plain = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=targets, use_dora=dora)
+        inject_adapter_in_model(plain, backbone)
     model.train(training)
 
 
