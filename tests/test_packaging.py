@@ -24,6 +24,9 @@ IN_WHEEL = [
     "clbench/configs/replay/split-cifar100.yaml",
     "clbench/models/micro_vit/weights.safetensors",
     "clbench/models/micro_vit/CARD.md",
+    "clbench/models/micro_clip/weights.safetensors",
+    "clbench/models/micro_clip/vocabulary.txt",
+    "clbench/models/micro_clip/CARD.md",
 ]
 IN_SDIST = [
     "README.md",

@@ -36,6 +36,10 @@ def build(text: str, stream: InputSpec, head: str) -> nn.Module:
 
 
 def _of_pairs(spec: ModelSpec) -> tuple[nn.Module, str | None]:
+    if spec.family == "micro-clip":
+        from .micro_clip.build import build_micro_clip
+
+        return build_micro_clip(spec)
     from .clip.loading import build_open_clip
 
     return build_open_clip(spec)

@@ -9,6 +9,7 @@ from ..errors import UserError, did_you_mean
 from .spec import ModelSpec, parse
 
 SHIPPED = Path(__file__).with_name("micro_vit") / "weights.safetensors"
+SHIPPED_CLIP = Path(__file__).with_name("micro_clip") / "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,13 @@ FAMILIES: dict[str, ModelInfo] = {
         ModelInfo("timm:NAME[.TAG|@FILE]", "any timm image model, untrained or pretrained", "timm", "image"),
         ModelInfo("byte-gpt", "small causal transformer over bytes, untrained", "byte-gpt", "tokens"),
         ModelInfo("hf:NAME|FOLDER", "any transformers causal language model, pretrained", "hf", "tokens"),
+        ModelInfo("micro-clip", "small model of images and texts, pretrained at 32 px", "micro-clip", "pairs"),
         ModelInfo("open_clip:NAME[/TAG|@FILE]|PATH", "any open_clip model of images and texts", "open_clip", "pairs"),
     )
 }
 
+
+_SHIPPED = {"micro-vit": SHIPPED, "micro-clip": SHIPPED_CLIP}
 
 NAMED = ("timm", "hf", "open_clip")
 """Families whose names are those of another library."""
@@ -74,10 +78,10 @@ def describe(spec: str) -> ModelInfo:
     parsed = parse(spec)
     info = known(parsed)
     tagged = parsed.family == "timm" and "." in parsed.name
-    shipped = parsed.family == "micro-vit" and parsed.options.get("pretrained", True) is True
+    shipped = _SHIPPED.get(parsed.family) if parsed.options.get("pretrained", True) is True else None
     tagged = tagged or (parsed.family == "open_clip" and not parsed.name.endswith(".json") and "/" in parsed.name)
-    pretrained = parsed.family == "hf" or tagged or shipped or parsed.weights is not None
-    local = parsed.weights_file or _local(parsed) or (SHIPPED if shipped else None)
+    pretrained = parsed.family == "hf" or tagged or bool(shipped) or parsed.weights is not None
+    local = parsed.weights_file or _local(parsed) or shipped
     return replace(info, name=spec, pretrained=pretrained, local_weights=None if local is None else str(local))
 
 

@@ -17,6 +17,7 @@ Grammar::
 ``byte-gpt?d=64,layers=2,heads=2,ctx=64``              small causal language model, untrained
 ``hf:EleutherAI/pythia-70m``                           causal language model from the hub
 ``hf:/path/to/folder``                                 the same from a local folder
+``micro-clip``, ``micro-clip?pretrained=false``        the weights that come with the package, or none
 ``open_clip:ViT-B-32``                                 any open_clip model of images and texts, untrained
 ``open_clip:ViT-B-32/laion2b_s34b_b79k``               with published weights (hub download)
 ``open_clip:ViT-B-32@/path/w.safetensors``             with local weights (.pt and .bin as well)

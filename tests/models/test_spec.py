@@ -61,11 +61,11 @@ def test_unknown_models(text: str, part: str) -> None:
 
 
 def test_pretrained_is_read_from_the_string() -> None:
-    trained = ["timm:resnet18.a1_in1k", "timm:resnet18@pretrained", "hf:gpt2", "mlp@w.safetensors"]
-    untrained = ["timm:resnet18", "slim-resnet18", "byte-gpt?d=64"]
-    assert [describe(text).pretrained for text in trained] == [True] * 4
-    assert [describe(text).pretrained for text in untrained] == [False] * 3
-    assert {info.kind for info in list_models()} == {"image", "tokens"}
+    trained = ["timm:resnet18.a1_in1k", "timm:resnet18@pretrained", "hf:gpt2", "mlp@w.safetensors", "micro-clip"]
+    untrained = ["timm:resnet18", "slim-resnet18", "byte-gpt?d=64", "micro-clip?pretrained=false"]
+    assert [describe(text).pretrained for text in trained] == [True] * 5
+    assert [describe(text).pretrained for text in untrained] == [False] * 4
+    assert {info.kind for info in list_models()} == {"image", "tokens", "pairs"}
 
 
 def test_local_weights_are_named(tmp_path: Path) -> None:
