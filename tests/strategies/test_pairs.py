@@ -101,14 +101,16 @@ def test_methods_with_a_classifier_are_refused(name: str, pairs: Job, drive: Dri
         drive(name, job=pairs)
 
 
-@pytest.mark.parametrize("name", ["der", "lwf", "ema-merge", *(pytest.param(n, marks=SLOW) for n in ZERO)])
+@pytest.mark.parametrize("name", [n if n in ("der", "lwf", "ema-merge") else pytest.param(n, marks=SLOW) for n in ZERO])
 def test_at_zero_strength_it_is_finetuning_bit_for_bit(name: str, pairs: Job, drive: Drive) -> None:
     expected = drive("finetune", {"steps": 3}, job=pairs).model.state_dict()
     assert same(deployed(drive(name, {"steps": 3, **ZERO[name]}, job=pairs)), expected)
 
 
 @pytest.mark.parametrize("tune", ["full", pytest.param("lora:2", marks=SLOW)])
-@pytest.mark.parametrize("name", ["der", "ema-merge", "codyra", *(pytest.param(n, marks=SLOW) for n in FEW)])
+@pytest.mark.parametrize(
+    "name", [n if n in ("der", "ema-merge", "codyra") else pytest.param(n, marks=SLOW) for n in FEW]
+)
 def test_an_interrupted_run_ends_with_the_same_bits(
     name: str, tune: str, pairs: Job, drive: Drive, tmp_path: Path
 ) -> None:
@@ -182,6 +184,8 @@ def test_the_greedy_soup_is_no_worse_than_the_best_checkpoint(pairs: Job, drive:
 @pytest.mark.oracle("ties", "of images and texts: one untrimmed vector is task arithmetic, bit for bit")
 @pytest.mark.oracle("dare", "of images and texts: nothing dropped is task arithmetic, bit for bit")
 def test_rules_of_task_vectors_meet(pairs: Job, drive: Drive) -> None:
+    """Most entries of a vector are zero, those of words that no caption has: trimming begins below their share."""
+
     def run(name: str, **rule: Any) -> Session:
         return drive(name, {"steps": 2, "scale": 0.7, **rule}, job=pairs)
 
@@ -192,7 +196,7 @@ def test_rules_of_task_vectors_meet(pairs: Job, drive: Drive) -> None:
     plain, nothing_dropped = run("task-arithmetic"), run("dare", drop=0)
     assert same(deployed(plain), deployed(nothing_dropped))
     one = of_one(plain)
-    assert same(of_one(run("ties", density=1)), one) and not same(of_one(run("ties", density=0.3)), one)
+    assert same(of_one(run("ties", density=1)), one) and not same(of_one(run("ties", density=1e-3)), one)
 
 
 def test_the_scale_is_in_the_merge_or_out_of_it(pairs: Job, drive: Drive, untrained: dict[str, Tensor]) -> None:
