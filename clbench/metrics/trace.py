@@ -83,7 +83,10 @@ def time_average(points: Sequence[tuple[float, float]]) -> float:
     is 0."""
     if len(points) < 2 or points[-1][0] == points[0][0]:
         raise Undefined("a set was scored at one step only")
-    area = math.fsum((t1 - t0) * (a0 + a1) / 2 for (t0, a0), (t1, a1) in itertools.pairwise(points))
+    try:
+        area = math.fsum((t1 - t0) * (a0 + a1) / 2 for (t0, a0), (t1, a1) in itertools.pairwise(points))
+    except (OverflowError, ValueError):  # ValueError: infinities of both signs
+        raise Undefined("its scores are too large to be added up") from None
     return area / (points[-1][0] - points[0][0])
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clbench.metrics import compute
-from clbench.metrics.trace import largest_changes
+from clbench.metrics.trace import largest_changes, time_average
+from clbench.metrics.view import Undefined
 from clbench.table import EvaluationTable, Row
 
 
@@ -149,3 +152,9 @@ def test_one_set_through_several_tasks() -> None:
     assert metrics["min_acc"] == 0.3
     assert metrics["wc_acc"] is None
     assert metrics["undefined"]["average"] == "no evaluation set belongs to task 1"
+
+
+def test_scores_too_large_to_be_added_up_have_no_average() -> None:
+    for first, last in ((1.7e308, 1.7e308), (math.inf, -math.inf)):
+        with pytest.raises(Undefined, match="too large"):
+            time_average([(0, first), (9, first), (18, last), (30, last)])
