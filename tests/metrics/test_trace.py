@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -155,6 +153,6 @@ def test_one_set_through_several_tasks() -> None:
 
 
 def test_scores_too_large_to_be_added_up_have_no_average() -> None:
-    for first, last in ((1.7e308, 1.7e308), (math.inf, -math.inf)):
+    for first, last in ((8e307, 8e307), (1.7e308, -1.7e308)):
         with pytest.raises(Undefined, match="too large"):
             time_average([(0, first), (9, first), (18, last), (30, last)])
