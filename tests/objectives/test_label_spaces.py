@@ -67,14 +67,14 @@ Y = torch.tensor([0, 1, 2, 3])
 
 def test_candidates_are_those_of_the_images_own_set() -> None:
     objective, sets = made("own")
-    assert objective.scores(IMAGES, Y, sets["task"]).tolist() == [1.0, 0.0, 1.0, 1.0]
-    assert objective.scores(IMAGES[:2], Y[:2], sets["a"]).tolist() == [1.0, 0.0]
+    assert objective.zero_shot(IMAGES, Y, sets["task"]).tolist() == [1.0, 0.0, 1.0, 1.0]
+    assert objective.zero_shot(IMAGES[:2], Y[:2], sets["a"]).tolist() == [1.0, 0.0]
 
 
 def test_with_union_all_concepts_compete() -> None:
     objective, sets = made("union")
-    assert objective.scores(IMAGES, Y, sets["task"]).tolist() == [0.0, 0.0, 0.0, 0.0]
-    assert objective.scores(IMAGES[:2], Y[:2], sets["a"]).tolist() == [0.0, 0.0]
+    assert objective.zero_shot(IMAGES, Y, sets["task"]).tolist() == [0.0, 0.0, 0.0, 0.0]
+    assert objective.zero_shot(IMAGES[:2], Y[:2], sets["a"]).tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
