@@ -196,7 +196,7 @@ def test_files_that_are_asked_for(tmp_path: Path) -> None:
     assert figure_files(Path("g.svg"), "gap", None).parts == {Path("g.svg"): ["gap"]}
     found = figure_files(tmp_path, "gap,curves", "svg,pdf")
     assert sorted(path.name for path in found.parts) == ["curves.pdf", "curves.svg", "gap.pdf", "gap.svg"]
-    assert len(figure_files(tmp_path / "new", "all", "all").parts) == 15
+    assert len(figure_files(tmp_path / "new", "all", "all").parts) == 18
     assert list(figure_files(tmp_path, None, None).parts) == [tmp_path / "compare.png"]
 
 
