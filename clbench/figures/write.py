@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clbench.compare import Comparison
 from clbench.errors import UserError, did_you_mean
@@ -15,6 +15,9 @@ from clbench.figures import accumulation, curves, differences, gap, matrix, rank
 from clbench.figures.material import Material
 from clbench.figures.style import RC, WIDTHS, stacked
 from clbench.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, FigureBase
 
 FORMATS = ("png", "svg", "pdf")
 DPI = 300
@@ -129,9 +132,30 @@ def render(material: Material, names: Sequence[str], form: str) -> bytes:
         figure = Figure(figsize=(material.inches, sum(heights)), dpi=DPI, layout="constrained")
         for place, name in zip(stacked(figure, heights), names, strict=True):
             PARTS[name].draw(place, material)
+        _settle(figure)
         content = io.BytesIO()
         figure.savefig(content, format=form, dpi=DPI, metadata=METADATA[form])
     return content.getvalue()
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the figure out once and round its places. The layout's solver goes by addresses in memory, so that its places
+    differ in their last bits from one rendering to the next.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    parts: list[FigureBase] = [figure]
+    for part in parts:
+        for inner in part.subfigs:
+            inner.bbox_relative.p0 = inner.bbox_relative.p0.round(6)
+            inner.bbox_relative.p1 = inner.bbox_relative.p1.round(6)
+            parts.append(inner)
+        for text in part.texts:
+            x, y = text.get_position()
+            text.set_position((round(x, 6), round(y, 6)))
+    for axes in figure.axes:
+        left, bottom, width, height = axes.get_position().bounds
+        axes.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
 
 
 def overview(material: Material) -> list[str]:
