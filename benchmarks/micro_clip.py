@@ -52,7 +52,7 @@ def main() -> None:
     held_out = {*MINI_HELD_OUT, *NANO_HELD_OUT}
     print("| set | role | classes | chance | accuracy |\n|---|---|---|---|---|")
     for name in names:
-        [source] = read_sets("micro-clip", [(name, "pretraining")], None, SIZE, {})
+        [source] = read_sets("micro-clip", [(name, "held-out")], None, SIZE, {})
         labels, right = zero_shot(model, source, most)
         role = "pool" if name in pool else "held out" if name in held_out else "new"
         parts = {name: torch.ones_like(right)}

@@ -41,8 +41,8 @@ class Recipe:
     word_noise: of a template's words, the share that is replaced.
     """
 
-    steps: int = 240
-    locked: int = 240
+    steps: int = 1500
+    locked: int = 300
     bank: int = 16
     locked_classes: int = 64
     locked_images: int = 4
