@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from clbench.stream import Stream, Task
 
 STEPS = 3
-"""Of each phase: the third one has what a first step creates (optimiser, memory), and costs what later ones do."""
+"""Of each phase: the third one has what a first step creates (optimiser, memory), and costs what later ones do. From
+the third task on a phase takes one, if that costs what the first one did in the task before."""
 TIMED = 3
 """Further steps whose time is taken, without counting."""
 LENGTHS = (1 << 12, 1 << 13)
@@ -69,6 +70,7 @@ class MeasureSession(Session):
         self._counted_seconds: list[float] = []
         self._counts = True
         self._flops = 0
+        self._earlier: dict[int, tuple[int, int]] = {}  # phase -> FLOPs of its first step in the task before, of a step
 
     def task_cost(self, task: Task) -> TaskCost:
         """Go through a task."""
@@ -89,14 +91,18 @@ class MeasureSession(Session):
         return TaskCost(task.name, tuple(phases), int(self.meters.totals["flops_train"] - before))
 
     def _phase_cost(self, active: ActivePhase, lengths: list[Fraction | None]) -> PhaseCost:
-        flops = 0
+        earlier = self._earlier.get(active.number) if active.task.index > 1 else None
+        found: list[int] = []
         self._counted_seconds = []
         for step in active.steps:
             self._flops = 0
             self._counted_seconds.append(self._step(active, step))
-            flops = max(flops, self._flops)  # a last batch of an epoch may be smaller
-            if step + 1 >= STEPS:
+            found.append(self._flops)
+            if len(found) == STEPS or (earlier and found == [earlier[0]]):
                 break
+        same = earlier and found == [earlier[0]]
+        flops = earlier[1] if earlier and same else max(found, default=0)  # an epoch's last batch may be smaller
+        self._earlier[active.number] = (found[0] if found else -1, flops)
         first, second = lengths
         slope = Fraction(0) if first is None or second is None else (second - first) / (LENGTHS[1] - LENGTHS[0])
         fixed = int(first - slope * LENGTHS[0]) if slope and first is not None else active.length
