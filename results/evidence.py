@@ -4,6 +4,7 @@ A claims.yaml of this kind names runs once and then states each claim as inequal
 by seed (`inequalities`), over the quantities of `run_quantities`:
 
     page: docs/cpt.md            # gets the table of verdicts, between its two marks
+    about: Losses are in nats.   # said above the page's table
     runs:
       rewarm: finetune@text-weak schedule=rewarm-cosine no_shift=none
     claims:
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
@@ -42,12 +43,12 @@ HEAD = """# What was expected, and what was measured
 Written by `python results/claims.py {suite}` from the records beside it. Each claim is one inequality or more between
 quantities of runs, judged seed by seed. It *holds* where all of them are true in every seed, or in as many as its
 source asks for. *By how much*: the slack of the first of them that fails, or else of the first, mean and standard
-deviation over seeds (negative: it fails by that). Losses are in nats a token of evaluation sets. What the functions
-stand for is said at the end.
+deviation over seeds (negative: it fails by that). {about} What the functions stand for is said at the end.
 """
 COLUMNS = ("| | claim | verdict | by how much | not decided |", "|---|---|---|---|---|")
 MARKS = ("<!-- claims -->", "<!-- end of claims -->")
 NOTHING = "no value"
+DIGITS = {"points": 1, "components": 2}  # after the point, by unit
 OVER_SEEDS = {"spread": spread, "noise": noise}  # of a function, for several runs: its name, their names, its set
 CLAIM_KEYS = {"id", "claim", "source", "holds", "enough", "beside", "open"}
 
@@ -116,9 +117,16 @@ class Evidence:
 
 def read(path: Path) -> tuple[dict[str, str], list[Claim]]:
     """Runs and claims of a file. Raises UserError."""
+    described, claims, _ = read_all(path)
+    return described, claims
+
+
+def read_all(path: Path) -> tuple[dict[str, str], list[Claim], str]:
+    """Runs and claims of a file, and what it says about them. Raises UserError."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return dict(content["runs"]), [_claim(entry) for entry in content["claims"]]
+        claims = [_claim(entry) for entry in content["claims"]]
+        return dict(content["runs"]), claims, str(content.get("about", ""))
     except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise UserError(f"claims {path}: {' '.join(str(error).split())}") from None
 
@@ -132,11 +140,22 @@ def gather(described: Mapping[str, str], results: Path) -> Evidence:
         if row is None:
             evidence.missing[name] = "no such run"
             continue
-        evidence.runs[name] = {record["spec"]["seed"]: _run(folder) for folder, record in row.runs}
+        number = numbering([record for _, record in (*row.runs, *row.failures)])
+        evidence.runs[name] = {number(record): _run(folder) for folder, record in row.runs}
         if row.failures:
-            lost = sorted(record["spec"]["seed"] for _, record in row.failures)
+            lost = sorted(number(record) for _, record in row.failures)
             evidence.missing[name] = f"diverged with seed {', '.join(map(str, lost))}"
     return evidence
+
+
+def numbering(records: Sequence[Record]) -> Callable[[Record], int]:
+    """What tells the runs of a row apart: the seed, or the order's seed where that differs instead. Raises UserError
+    where both do."""
+    varying = [key for key in ("seed", "order_seed") if len({record["spec"][key] for record in records}) > 1]
+    if len(varying) > 1:
+        raise UserError("claims: the runs of a row differ in seed and in order")
+    key = varying[0] if varying else "seed"
+    return lambda record: int(record["spec"][key])
 
 
 def find(rows: Sequence[Row], text: str) -> Row | None:
@@ -151,14 +170,16 @@ def find(rows: Sequence[Row], text: str) -> Row | None:
 
 def page(suite: str, folder: Path, records: Path | None = None) -> str:
     """The whole of claims.md. records: a folder with runs, where they are not beside claims.yaml."""
-    described, claims = read(folder / "claims.yaml")
+    described, claims, about = read_all(folder / "claims.yaml")
     evidence = gather(described, records or folder)
     lines, details = [], []
     for claim in claims:
         line, detail = held(claim, evidence)
         lines.append(f"| {' | '.join(line)} |")
         details.append(detail)
-    return "\n".join([HEAD.format(suite=suite), *COLUMNS, *lines, "", *details, glossary()])
+    expressions = [expression for claim in claims for expression in (*claim.holds, *claim.beside)]
+    used = {name for expression in expressions for name in (*expression.functions(), *expression.names())}
+    return "\n".join([HEAD.format(suite=suite, about=about), *COLUMNS, *lines, "", *details, glossary(used)])
 
 
 def table_of(text: str) -> str:
@@ -227,37 +248,37 @@ def open_points(claim: Claim, evidence: Evidence, used: Sequence[str], outcomes:
     return [*found, *([claim.open] if claim.open else [])]
 
 
-def glossary() -> str:
-    """What the functions stand for."""
-    lines = [f"- `{name}` ({quantity.unit}): {_sentence(quantity.of)}" for name, quantity in QUANTITIES.items()]
-    more = [
-        "- `spread(f, ..., set)`: largest minus smallest mean over seeds of `f` among these runs.",
-        "- `noise(f, ..., set)`: standard error over seeds of the difference, paired by seed, between those two.",
-    ]
-    what = "M[k][d] is the loss of set d at the end of task k; d is learned in task e. See docs/metrics.md."
-    return "\n".join(["## Functions", "", what, "", *lines, *more, ""])
+def glossary(used: set[str]) -> str:
+    """What those of the functions stand for that are used."""
+    lines = [f"- `{name}` ({of.unit}): {_sentence(of.of)}" for name, of in QUANTITIES.items() if name in used]
+    more = {
+        "spread": "- `spread(f, ..., set)`: largest minus smallest mean over seeds of `f` among these runs.",
+        "noise": "- `noise(f, ..., set)`: standard error over seeds of the difference, paired by seed, of those two.",
+    }
+    return "\n".join(["## Functions", "", *lines, *(line for name, line in more.items() if name in used), ""])
 
 
 def sides(outcome: Outcome, unit: str) -> str:
     """What is compared, in numbers."""
-    texts = [number(values) for _, values in outcome.sides]
+    texts = [number(values, DIGITS.get(unit, 4)) for _, values in outcome.sides]
     return " ; ".join(texts) + ("" if NOTHING in texts or not unit else f" {unit}")
 
 
-def number(values: Sequence[float]) -> str:
-    """Mean and, where it is not 0, standard deviation; NOTHING where there is no value."""
+def number(values: Sequence[float], small: int = 4) -> str:
+    """Mean and, where it is not 0, standard deviation; NOTHING where there is no value. small: digits of numbers below
+    10."""
     center, sd = mean_sd(values)
     if math.isnan(center):
         return NOTHING
     if not math.isfinite(center):
         return "diverged"
-    digits = 4 if abs(center) < 10 else 1
+    digits = small if abs(center) < 10 else min(small, 1)
     return f"{center:.{digits}f}" + (f" ± {sd:.{digits}f}" if sd else "")
 
 
 def with_unit(values: Sequence[float], unit: str) -> str:
     """A number with its sign and its unit."""
-    text = number(values)
+    text = number(values, DIGITS.get(unit, 4))
     return text if text in (NOTHING, "diverged") else ("" if text.startswith("-") else "+") + f"{text} {unit}".rstrip()
 
 
@@ -288,8 +309,9 @@ def _member(row: Row) -> Record:
 def _told(record: Record) -> dict[str, str]:
     spec = record["spec"]
     upstream = {f"upstream.{key}": value for key, value in (spec.get("upstream_settings") or {}).items()}
-    one = {key: spec.get(key) for key in ("eval_grid", "precision", "backbone", "upstream")}
-    settings = {**one, **upstream, **spec["stream_settings"], **spec["strategy_settings"]}
+    budget = {f"budget.{key}": value for key, value in (spec.get("budget") or {}).items()}
+    one = {key: spec.get(key) for key in ("eval_grid", "precision", "backbone", "tune", "upstream")}
+    settings = {**one, **upstream, **budget, **spec["stream_settings"], **spec["strategy_settings"]}
     return {key: plain(value) for key, value in settings.items()}
 
 

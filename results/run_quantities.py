@@ -1,4 +1,5 @@
-"""What claims may ask of a run, from its record and its evaluation table alone. Losses in nats, lower is better.
+"""What claims may ask of a run, from its record and its evaluation table alone. Here of language models, losses in
+nats, lower is better; of images and texts see `retention_quantities`.
 
 A set is named as in the record. Without one, the mean over the sets of the tasks in question. M[k][d] is the loss of
 set d on the whole set at the end of task k; d is learned in task e.
@@ -12,6 +13,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from retention_quantities import POINTS, effective_rank
 
 from clbench.errors import UserError
 from clbench.metrics.gap import TOLERANCE, Gap, measure_gap, measure_gaps, measure_new_gaps
@@ -250,6 +253,8 @@ QUANTITIES: dict[str, Quantity] = {
     "recovery": Quantity(recovery, "steps"),
     "diagonal_share": Quantity(diagonal_share, "of the columns"),
     **{f.__name__: Quantity(f, "nats", runs=2) for f in (lead, block_error)},
+    **{f.__name__: Quantity(f, "points") for f in POINTS},
+    "effective_rank": Quantity(effective_rank, "components"),
 }
 
 

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -252,3 +252,39 @@ def test_a_description_finds_the_row_with_its_settings(script: Script) -> None:
     ):
         stream, *wanted = text.split()
         assert evidence._fits({"spec": spec}, stream, wanted) == fits
+
+
+def told(**metrics: Any) -> Any:
+    """A run with a record of accumulation and retention."""
+    over_stream = [{"zero_shot_retention": value} for value in (0.2, 0.26, 0.23)]
+    record = {"metrics": {**metrics, "over_stream": over_stream}}
+    return SimpleNamespace(record={**record, "diagnostics": [{"values": {"effective_rank": {"a": 4, "b": 7}}}]})
+
+
+def test_accumulation_and_retention_are_the_records_in_points(script: Script) -> None:
+    module = script("retention_quantities")
+    run = told(knowledge_accumulation=0.25, zero_shot_retention=0.23, geometric_mean=None)
+    assert module.accumulation(run) == pytest.approx(25)
+    assert module.retention(run) == pytest.approx(23)
+    assert math.isnan(module.balance(run))
+    assert module.best_retention_gain(run) == pytest.approx(6)
+    assert module.effective_rank(run) == 5.5
+
+
+def test_runs_of_a_row_are_told_apart_by_what_varies(script: Script) -> None:
+    numbering = script("evidence").numbering
+
+    def specs(*pairs: tuple[int, int]) -> list[Any]:
+        return [{"spec": {"seed": seed, "order_seed": order}} for seed, order in pairs]
+
+    assert list(map(numbering(rows := specs((3, 0), (4, 0))), rows)) == [3, 4]
+    assert list(map(numbering(rows := specs((0, 5), (0, 6))), rows)) == [5, 6]
+    assert list(map(numbering(rows := specs((2, 7))), rows)) == [2]
+    with pytest.raises(UserError, match="differ in seed and in order"):
+        numbering(specs((0, 0), (1, 1)))
+
+
+def test_points_have_one_digit(script: Script) -> None:
+    evidence = script("evidence")
+    assert evidence.with_unit([1.26, 1.26], "points") == "+1.3 points"
+    assert evidence.with_unit([1.26, 1.26], "nats") == "+1.2600 nats"
