@@ -8,32 +8,24 @@ which a run is missing is left out with a line.
 
 from __future__ import annotations
 
-import argparse
-import io
-import itertools
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import evidence
 from cpt_rates import Rates, rates_of
+from drawing import Drawing, Group, Runs, along, centred, command, legend, place_labels, remark
 from inequalities import mean_sd
-from run_quantities import NoValue, Run, adaptation, forgetting, seen_depth
+from run_quantities import adaptation, forgetting, seen_depth
 
 from clbench.curves import FEWEST, Curve, over_runs
 from clbench.engine.grid import standard_grid
-from clbench.errors import UserError
-from clbench.figures.style import BAND, COLORS, GREY, MARKERS, RC, SMALL, WIDTHS, legend_above, note, runs_text
-from clbench.files import write_atomically
+from clbench.figures.style import BAND, COLORS, GREY, MARKERS, runs_text
 from clbench.traces import read_trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[1]
-DPI = 160  # 1,088 pixels for a page's width
 OLD, WEAK, STRONG, THIRD = "english_novels", "law_scotus", "python_code", "chinese_poetry"
 NAMES = {OLD: "English novels", WEAK: "court arguments", STRONG: "Python code", THIRD: "Chinese poetry"}
 LOOKS: dict[str, tuple[str, Any]] = {
@@ -42,8 +34,6 @@ LOOKS: dict[str, tuple[str, Any]] = {
     STRONG: (COLORS[5], (0, (5, 1.5, 1, 1.5))),
     THIRD: (COLORS[1], (0, (1, 1))),
 }
-Runs = dict[int, Run]
-Group = Mapping[str, Runs]
 
 
 def losses(figure: Figure, runs: Group) -> None:
@@ -71,8 +61,8 @@ def losses(figure: Figure, runs: Group) -> None:
     for axes in grid[1]:
         axes.set_xlabel("million tokens")
     _millions(grid.flatten())
-    _legend(figure, [(*LOOKS[d], None, NAMES[d]) for d in domains])
-    _note(
+    legend(figure, [(*LOOKS[d], None, NAMES[d]) for d in domains])
+    remark(
         figure,
         f"{_seeds(runs['weak'])} Dotted: the switch; before it, the end of the upstream. "
         "Losses on a new domain may begin above the frame.",
@@ -105,14 +95,14 @@ def tradeoff(figure: Figure, runs: Group) -> None:
         xs, ys = [spot[0] for _, spot in points], [spot[2] for _, spot in points]
         axes.plot(xs, ys, color=COLORS[color], linestyle=line, linewidth=0.8)
         if line != "none":
-            drawn += _along(list(zip(xs, ys, strict=True)))
+            drawn += along(list(zip(xs, ys, strict=True)))
     axes.axhline(0, color=GREY, linewidth=0.5, zorder=0)
     axes.margins(0.09)
     axes.set_xlabel("adaptation: loss won on Python code by its own phase, nats")
     axes.set_ylabel("forgetting: loss gained on English novels, nats")
-    _legend(figure, [(COLORS[c], line, MARKERS[i], label) for i, (label, c, line, _) in enumerate(families)])
+    legend(figure, [(COLORS[c], line, MARKERS[i], label) for i, (label, c, line, _) in enumerate(families)])
     shared = "once what all runs of a seed have in common, its upstream, is taken away"
-    _note(figure, f"Bars: standard deviation over seeds, {shared}. Better is to the right and below.")
+    remark(figure, f"Bars: standard deviation over seeds, {shared}. Better is to the right and below.")
     place_labels(figure, axes, labels, drawn)
 
 
@@ -155,11 +145,11 @@ def evaluation(figure: Figure, runs: Group) -> None:
     right.set_ylim(bottom=0)
     right.set_xlabel("evaluated every ... steps")
     right.set_ylabel("depth of the gap, nats")
-    _legend(
+    legend(
         figure, [(GREY, "-", None, "every step"), *((color, "none", marker, text) for text, _, color, marker in kinds)]
     )
     count = f"{len(geometric)} evaluations"
-    _note(
+    remark(
         figure, f"Left: mean of {runs_text([len(members)])}. Right: a line each; dashed: the geometric grid, {count}."
     )
 
@@ -190,15 +180,17 @@ def schedules(figure: Figure, runs: Group) -> None:
     grid[1][0].set_ylim(0, 1.08)
     _millions(grid.flatten())
     entries = [(*LOOKS[d], None, NAMES[d]) for d in domains]
-    _legend(figure, [*entries, (GREY, "none", "o", "after the anneal")])
-    _note(figure, f"{_seeds(runs['cosine'])} Dotted: switches. A branch is drawn over the tokens that it reads itself.")
+    legend(figure, [*entries, (GREY, "none", "o", "after the anneal")])
+    remark(
+        figure, f"{_seeds(runs['cosine'])} Dotted: switches. A branch is drawn over the tokens that it reads itself."
+    )
 
 
-FIGURES: dict[str, tuple[Callable[[Figure, Group], None], float, tuple[str, ...]]] = {
-    "losses": (losses, 4.0, ("weak", "weak_constant", "weak_same", "strong", "replay5", "replay25")),
-    "tradeoff": (tradeoff, 3.6, ("strong",)),
-    "evaluation": (evaluation, 2.7, ("dense",)),
-    "schedules": (schedules, 3.6, ("cosine", "infinite")),
+FIGURES = {
+    "losses": Drawing(losses, 4.0, ("weak", "weak_constant", "weak_same", "strong", "replay5", "replay25")),
+    "tradeoff": Drawing(tradeoff, 3.6, ("strong",)),
+    "evaluation": Drawing(evaluation, 2.7, ("dense",)),
+    "schedules": Drawing(schedules, 3.6, ("cosine", "infinite")),
 }
 
 
@@ -219,50 +211,6 @@ def curves_of(members: Runs) -> dict[str, Curve]:
             steps, values = np.append(start, steps[steps > start]), np.hstack([before, values[:, steps > start]])
         found[name] = Curve((steps * _per_step(members)).tolist(), values)
     return found
-
-
-def place_labels(
-    figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str]], drawn: Sequence[tuple[float, float]]
-) -> None:
-    """Texts beside points: each where it covers least of the points, of what is `drawn`, and of earlier texts."""
-    figure.draw_without_rendering()  # the layout must be known
-    points = [tuple(axes.transData.transform((x, y))) for x, y, _ in labels]
-    scale = figure.dpi / 72  # pixels a point
-    around = [*points, *(tuple(axes.transData.transform(spot)) for spot in drawn)]
-    taken: list[tuple[float, float, float, float]] = [(x - 4, y - 4, x + 4, y + 4) for x, y in around]
-    for (x, y), (data_x, data_y, text) in zip(points, labels, strict=True):
-        if not text:
-            continue
-        width, height = 0.62 * SMALL * len(text) * scale, 1.2 * SMALL * scale
-        spots = [(dx, dy) for reach in (5, 9, 14) for dx, dy in _around(reach * scale, width, height)]
-        boxes = [(x + dx, y + dy, x + dx + width, y + dy + height) for dx, dy in spots]
-        best = min(range(len(spots)), key=lambda i: (sum(_overlap(boxes[i], other) for other in taken), i))
-        taken.append(boxes[best])
-        offset = (spots[best][0] / scale, spots[best][1] / scale)
-        axes.annotate(text, (data_x, data_y), xytext=offset, textcoords="offset points", fontsize=SMALL)
-
-
-def _along(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points on the lines from each to the next."""
-    return [
-        (x0 + (x1 - x0) * i / 24, y0 + (y1 - y0) * i / 24)
-        for (x0, y0), (x1, y1) in itertools.pairwise(points)
-        for i in range(25)
-    ]
-
-
-def _around(reach: float, width: float, height: float) -> list[tuple[float, float]]:
-    """Lower left corners of a text around a point, the upper right one first."""
-    right, left, up, down = reach, -reach - width, reach, -reach - height
-    middle_x, middle_y = -width / 2, -height / 2
-    corners = [(right, up / 2), (right, down / 2), (left, up / 2), (left, down / 2)]
-    return [*corners, (middle_x, up), (middle_x, down), (right, middle_y), (left, middle_y)]
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """The area that two boxes (left, bottom, right, top) share."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(0.0, width) * max(0.0, height)
 
 
 def draw_curve(axes: Axes, curve: Curve, domain: str) -> None:
@@ -299,14 +247,6 @@ def _spots(groups: Group) -> dict[str, tuple[float, float | None, float, float |
     return {name: (*mean_sd(won[name]), *mean_sd(lost[name])) for name in groups}
 
 
-def centred(values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Values [group][seed] with each seed's mean over the groups moved to that of all: means stay, and deviations are
-    of differences between groups (Cousineau 2005, for designs with repeated measures)."""
-    by_seed = [mean_sd(column)[0] for column in zip(*values.values(), strict=True)]
-    whole = mean_sd(by_seed)[0]
-    return {name: [v - own + whole for v, own in zip(row, by_seed, strict=True)] for name, row in values.items()}
-
-
 def _per_step(members: Runs) -> int:
     record = next(iter(members.values())).record
     return int(record["spec"]["strategy_settings"]["batch_size"] * record["clock"]["per_sample"])
@@ -338,57 +278,5 @@ def _seeds(members: Runs) -> str:
     return f"Lines: mean of {runs_text([len(members)])}; bands: {band}."
 
 
-def _legend(figure: Figure, entries: Sequence[tuple[str, Any, str | None, str]]) -> None:
-    from matplotlib.lines import Line2D
-
-    lines = [
-        Line2D([], [], color=color, linestyle=line, marker=marker, markerfacecolor="white" if color == GREY else color)
-        for color, line, marker, _ in entries
-    ]
-    legend_above(figure, lines, [text for *_, text in entries], WIDTHS["page"])
-
-
-def _note(figure: Figure, text: str) -> None:
-    note(figure, text, WIDTHS["page"])
-
-
-def render(name: str, runs: Group) -> bytes:
-    """A figure as PNG; the same bytes for the same records."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    draw, height, _ = FIGURES[name]
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(RC)  # type: ignore[arg-type]
-        figure = Figure(figsize=(WIDTHS["page"], height), dpi=DPI, layout="constrained")
-        draw(figure, runs)
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})
-    return content.getvalue()
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("suite", nargs="?", default="cpt-cpu", help="a published suite: a folder beside this file")
-    parser.add_argument("--records", type=Path, help="a folder with other runs of the suite")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="where the pictures go")
-    arguments = parser.parse_args()
-    folder = ROOT / "results" / arguments.suite
-    try:
-        found = evidence.gather(evidence.read(folder / "claims.yaml")[0], arguments.records or folder)
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        for name, (_, _, needs) in FIGURES.items():
-            missing = [run for run in needs if not found.runs.get(run)]
-            if missing:
-                sys.stderr.write(f"no figure {name}: no run {', '.join(missing)}\n")
-                continue
-            write_atomically(arguments.out / f"cpt-{name}.png", render(name, found.runs))
-    except (UserError, NoValue) as error:
-        sys.stderr.write(f"figures: {error}\n")
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, "cpt-cpu", "cpt", FIGURES))

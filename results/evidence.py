@@ -16,7 +16,8 @@ by seed (`inequalities`), over the quantities of `run_quantities`:
         beside: [final(rewarm)]  # measured, not judged
         open: what it does not decide
 
-A run is STRATEGY@STREAM and settings that tell its row from all others; `key=none`: a row without the setting.
+A run is STRATEGY@STREAM and settings, without spaces, that tell its row from all others; `key=none`: a row without the
+setting. Beside the settings of strategy and stream there are tune, precision, budget.maf and the like.
 """
 
 from __future__ import annotations
@@ -318,7 +319,9 @@ def _told(record: Record) -> dict[str, str]:
 def _fits(record: Record, stream: str, wanted: Sequence[str]) -> bool:
     told = _told(record)
     pairs = [text.partition("=")[::2] for text in wanted]
-    return record["spec"]["stream"] == stream and all(told.get(key, "none") == value for key, value in pairs)
+    return record["spec"]["stream"] == stream and all(
+        told.get(key, "none").replace(" ", "") == value for key, value in pairs
+    )
 
 
 def _apart(row: Row, rows: Sequence[Row]) -> str:

@@ -56,7 +56,7 @@ def test_another_peak_after_the_upstream_is_told_in_multiples_of_the_runs_own(sc
 def test_labels_do_not_cover_each_other(script: Script) -> None:
     from matplotlib.figure import Figure
 
-    figures = script("cpt_figures")
+    figures = script("drawing")
     figure = Figure(figsize=(6.8, 3.6), dpi=160, layout="constrained")
     axes = figure.subplots()
     labels = [(0.5 + 0.004 * i, 0.5, f"label {i}") for i in range(4)]
@@ -69,14 +69,14 @@ def test_labels_do_not_cover_each_other(script: Script) -> None:
 
 
 def test_overlaps_are_areas(script: Script) -> None:
-    overlap = script("cpt_figures")._overlap
+    overlap = script("drawing")._overlap
     assert overlap((0, 0, 2, 2), (1, 1, 3, 5)) == 1
     assert overlap((0, 0, 1, 1), (1, 0, 2, 1)) == 0
     assert overlap((0, 0, 1, 1), (5, 5, 6, 6)) == 0
 
 
 def test_what_all_runs_of_a_seed_share_is_no_deviation(script: Script) -> None:
-    centred = script("cpt_figures").centred
+    centred = script("drawing").centred
     found = centred({"a": [1.0, 5.0, 9.0], "b": [2.0, 6.0, 10.5]})
     assert [sum(row) / 3 for row in found.values()] == pytest.approx([5.0, 18.5 / 3])
     assert [b - a for a, b in zip(found["a"], found["b"], strict=True)] == pytest.approx([1.0, 1.0, 1.5])
