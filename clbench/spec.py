@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import field_validator
 
+from clbench.budgets import EXAMPLE, budget_amount
 from clbench.budgets import KEYS as BUDGETS
 from clbench.config import Config, parse_config
 from clbench.errors import UserError
@@ -90,12 +91,24 @@ class RunSpec(Config):
             raise ValueError("use own, shared, given, or a path to weights")
         return value
 
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _amounts(cls, value: Any) -> Any:
+        """Limits as people write them (`maf: full`, `memory: 10MB`) are numbers from here on."""
+        if not isinstance(value, dict):
+            return value
+        unknown = [key for key in value if key not in BUDGETS]
+        if unknown:
+            raise ValueError(f"unknown budget {unknown[0]!r}; known: {', '.join(BUDGETS)}")
+        try:
+            return {key: budget_amount(key, given) if isinstance(given, str) else given for key, given in value.items()}
+        except ValueError as error:
+            raise ValueError(f"{error} (as in {EXAMPLE})") from None
+
     @field_validator("budget")
     @classmethod
     def _budget(cls, value: dict[str, float]) -> dict[str, float]:
         for key, limit in value.items():
-            if key not in BUDGETS:
-                raise ValueError(f"unknown budget {key!r}; known: {', '.join(BUDGETS)}")
             if limit <= 0:
                 raise ValueError(f"budget {key} must be above 0")
         return value

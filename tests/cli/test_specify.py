@@ -15,6 +15,7 @@ from clbench.cli.specify import assign, parse_budget
 from clbench.errors import UserError
 from clbench.quantities import parse_seeds
 from clbench.settings import check_settings, parse_value
+from clbench.spec import make_spec
 
 from .conftest import SMALL, Cli
 
@@ -86,6 +87,22 @@ def test_budgets() -> None:
     for text in ("flops", "flops=", "flops=fast", "memory=1XB", "seconds=1MB", "flops=1.2.3", ""):
         with pytest.raises(UserError, match="--budget"):
             parse_budget([text])
+
+
+def test_budgets_in_a_file() -> None:
+    """In YAML as on the command line."""
+
+    def budget(**limits: Any) -> dict[str, float]:
+        found: dict[str, float] = make_spec({"strategy": "ewc", "stream": "split-digits", "budget": limits}).budget
+        return found
+
+    assert budget(maf="full", memory="10MB", seconds="2min", steps=7) == {
+        "maf": 1, "memory": 1e7, "seconds": 120, "steps": 7,
+    }  # fmt: skip
+    assert budget(flops="0.5x") == {"flops": 0.5}
+    for wrong in ({"maf": "lots"}, {"steps": 0}, {"maf": float("nan")}, {"flops": "1e400"}, {"flop": "full"}):
+        with pytest.raises(UserError, match="budget"):
+            budget(**wrong)
 
 
 def test_settings_are_checked_as_far_as_the_source_tells(tmp_path: Path) -> None:
