@@ -50,7 +50,6 @@ FAMILIES: list[tuple[str, int, list[tuple[str, str]]]] = [
             ("ema95", "EMA .95"),
             ("ft_merge", "FT"),
             ("zs_merge", "ZS"),
-            ("ties", "TIES"),
         ],
     ),
 ]
