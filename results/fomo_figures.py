@@ -64,7 +64,6 @@ ORDERS = [
     ("finetune", "random"),
     ("similarity", "similarity"),
     ("dataset", "set by set"),
-    ("easy_hard", "easy to hard"),
 ]
 WEIGHTS = [("finetune", 0.0), ("ema50", 0.5), ("ema80", 0.8), ("ema95", 0.95)]
 KINDS: tuple[tuple[str, Callable[[Run], float], int], ...] = (("KA", accumulation, 0), ("ZS", retention, 3))
