@@ -6,6 +6,7 @@ without calling the layer: low-rank factors on them would be shared by three pro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,20 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from ...torchvision_schemas import prepare
+from ..fused import Apart, take_apart
+
+LIKE_TIMM = (
+    "layers.attention",
+    "layers.attention_pool",
+    "layers.attention_pool2d",
+    "models.beit",
+    "models.eva",
+    "models.fastvit",
+    "models.swin_transformer",
+    "models.swin_transformer_v2",
+)
+"""Modules of timm whose attention calls a layer `qkv` or `kv` for queries, keys and values one after another. (Others
+have them mixed, head by head: such a layer stays whole, and is called.)"""
 
 
 class SplitAttention(nn.Module):
@@ -86,6 +101,21 @@ class LikeOpenClip(SplitAttention):
         return self.attend(x, x, x, attn_mask)
 
 
+class LikeResNet(SplitAttention):
+    """Called as the pool by attention of OpenAI's ResNets is: the mean of all places asks all of them."""
+
+    def __init__(self, pool: Any) -> None:
+        layers = {"q": pool.q_proj, "k": pool.k_proj, "v": pool.v_proj, "out": pool.c_proj}
+        super().__init__(layers, pool.num_heads)
+        self.positional_embedding = pool.positional_embedding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, d, H, W] to [B, width]."""
+        x = x.flatten(2).transpose(1, 2)
+        x = torch.cat([x.mean(1, keepdim=True), x], dim=1) + self.positional_embedding.to(x.dtype)
+        return self.attend(x[:, :1], x, x, None)[:, 0]
+
+
 class LikeTimm(SplitAttention):
     """Called as timm's `Attention` is."""
 
@@ -101,24 +131,46 @@ class LikeTimm(SplitAttention):
 def split_qkv(root: nn.Module) -> list[str]:
     """Replace every fused attention module below `root` by one taken apart; outputs stay the same up to rounding.
 
-    Handles `torch.nn.MultiheadAttention`, timm's `Attention`, and modules with `in_proj_weight` and `out_proj` like
-    open_clip's `Attention`. Returns their names. Raises UserError for a kind of attention that is not known.
+    Handles `torch.nn.MultiheadAttention`, timm's `Attention`, modules with `in_proj_weight` and `out_proj` like
+    open_clip's `Attention`, its pool of ResNets, and of other attention in timm (`LIKE_TIMM`) the fused layers. Returns
+    the modules' names. Raises UserError for a kind of attention that cannot be taken apart.
     """
     prepare()
+    from open_clip.modified_resnet import AttentionPool2d
     from timm.models.vision_transformer import Attention
 
-    def fused(module: nn.Module) -> bool:
-        return hasattr(module, "in_proj_weight") or isinstance(module, Attention)
+    kinds: list[tuple[Callable[[Any], bool], Callable[[Any], nn.Module]]] = [
+        (lambda module: isinstance(module, AttentionPool2d), LikeResNet),
+        (lambda module: isinstance(module, Attention), _like_timm),
+        (lambda module: isinstance(module, nn.MultiheadAttention), _like_torch),
+        (lambda module: hasattr(module, "in_proj_weight"), _like_open_clip),
+        (_has_fused_layers, _with_layers_apart),
+    ]
+    names = []
+    for name, module in list(root.named_modules()):
+        make = next((make for is_kind, make in kinds if is_kind(module)), None)
+        if make is not None:
+            made = make(module)
+            if made is not module:
+                parent, _, last = name.rpartition(".")
+                setattr(root.get_submodule(parent), last, made.train(module.training))
+            names.append(name)
+    return names
 
-    found = [(name, module) for name, module in root.named_modules() if fused(module)]
-    for name, module in found:
-        parent, _, last = name.rpartition(".")
-        if isinstance(module, Attention):
-            made = _like_timm(module)
-        else:
-            made = _like_torch(module) if isinstance(module, nn.MultiheadAttention) else _like_open_clip(module)
-        setattr(root.get_submodule(parent), last, made.train(module.training))
-    return [name for name, _ in found]
+
+def _has_fused_layers(module: Any) -> bool:
+    of_timm = type(module).__module__.removeprefix("timm.") in LIKE_TIMM
+    return of_timm and any(isinstance(getattr(module, last, None), nn.Linear) for last in ("qkv", "kv"))
+
+
+def _with_layers_apart(module: Any) -> nn.Module:
+    """The module itself. Biases of queries and values that it keeps beside a fused layer go into their layers."""
+    take_apart(module, [last for last in ("qkv", "kv") if isinstance(getattr(module, last, None), nn.Linear)])
+    if getattr(module, "q_bias", None) is not None and isinstance(module.qkv, Apart):
+        for part in ("q", "v"):
+            module.qkv.get_submodule(part).bias = nn.Parameter(getattr(module, f"{part}_bias").detach())
+        module.q_bias = module.k_bias = module.v_bias = None
+    return module
 
 
 def _like_torch(module: nn.MultiheadAttention) -> SplitAttention:

@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ...errors import UserError
@@ -66,6 +67,8 @@ def make_clip(
         int(config["text_cfg"].get("vocab_size", 49408)),
         tokens,
     )
+    if "timm_model_name" in config["vision_cfg"] or "hf_model_name" in config["text_cfg"]:
+        _try_out(backbone, takes, owner)
     return CLIP(backbone.train(), takes, int(config["embed_dim"]), clamp)
 
 
@@ -89,6 +92,23 @@ def _backbone(config: Mapping[str, Any], owner: str) -> Any:
         raise UserError(
             f"model {owner!r} cannot be built from its configuration: {type(error).__name__}: {mismatch(error)}"
         ) from error
+
+
+def _try_out(backbone: Any, takes: InputSpec, owner: str) -> None:
+    """Towers of other libraries have sizes of their own. Raises UserError where the configuration's are others."""
+    assert takes.tokenize is not None and takes.size is not None
+    backbone.eval()
+    with torch.no_grad():
+        try:
+            images = backbone.encode_image(torch.zeros(1, takes.channels, takes.size, takes.size))
+            texts = backbone.encode_text(takes.tokenize([""]))
+        except Exception as error:  # timm's and transformers' assertions, torch's errors
+            raise UserError(
+                f"model {owner!r} does not work with images of {takes.size} px and texts of its tokeniser: "
+                f"{type(error).__name__}: {mismatch(error)}"
+            ) from error
+    if images.shape != texts.shape:
+        raise UserError(f"model {owner!r}: images become {images.shape[1]} numbers, texts {texts.shape[1]}")
 
 
 def _load(backbone: nn.Module, path: Path, owner: str) -> None:

@@ -160,16 +160,18 @@ def _published(source: Source, spec: ModelSpec, tag: str) -> Source:
 def tokenizer(source: Source, text: str) -> Tokenize:
     """open_clip's tokeniser of the model; UserError where its files cannot be had or its ids do not fit."""
     import open_clip
+    from open_clip.tokenizer import HFTokenizer
 
     settings = source.config.get("text_cfg", {})
+    options = {"context_length": settings.get("context_length", 77), **(settings.get("tokenizer_kwargs") or {})}
     try:
         if source.name is not None:
             made: Any = open_clip.get_tokenizer(source.name)
         elif settings.get("hf_tokenizer_name"):
-            made = open_clip.get_tokenizer(f"local-dir:{source.folder}")
+            mode = settings.get("tokenizer_mode")
+            made = HFTokenizer(_tokenizer_place(source), tokenizer_mode=mode, **options)
         else:
-            kwargs = settings.get("tokenizer_kwargs") or {}
-            made = open_clip.SimpleTokenizer(context_length=settings.get("context_length", 77), **kwargs)
+            made = open_clip.SimpleTokenizer(**options)
     except Exception as error:  # transformers' and the hub client's
         raise UserError(f"model {text!r}: its tokeniser cannot be loaded: {type(error).__name__}") from error
     known = settings.get("vocab_size", LARGEST_TOKEN + 1)
@@ -181,3 +183,15 @@ def tokenizer(source: Source, text: str) -> Tokenize:
         return out.long()
 
     return tokens
+
+
+def _tokenizer_place(source: Source) -> str:
+    """Where transformers finds the tokeniser that a configuration names: in a folder of that name, in the
+    configuration's own folder, or on the hub."""
+    name = str(source.config["text_cfg"]["hf_tokenizer_name"])
+    if Path(name).expanduser().is_dir():
+        return str(Path(name).expanduser())
+    files = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
+    if source.folder is not None and any((source.folder / file).is_file() for file in files):
+        return str(source.folder)
+    return name

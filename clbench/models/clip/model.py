@@ -95,6 +95,12 @@ class CLIP(nn.Module):
         images = {name for name in names if name.startswith("backbone.visual.")}
         return images if side == "image" else names - images
 
+    @property
+    def output_layer(self) -> nn.Module | None:
+        """The text tower's last map, where it is a layer (SigLIP). open_clip asks for its type: it takes no adapter."""
+        layer = getattr(getattr(self.backbone, "text", self.backbone), "text_projection", None)
+        return layer if isinstance(layer, nn.Module) else None
+
     def last_layers(self) -> set[str]:
         """Names of the parameters that map both towers' features into the common space, scale and bias included."""
         last = (
