@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -148,7 +149,7 @@ class Mixer:
 
     def batch(self, step: int) -> Batch:
         """The batch of this 0-based step; steps must come one after another. `part` numbers the sources."""
-        counts = self.quotas.next(self.weights(step), self.sizes[step])
+        counts = self._counts(step)
         epoch = self.session.services.mixing.places[self.names[0]][0]
         taken = {name: self._take(name, counts[name]) for name in self._given}
         batch = self._read(taken, epoch)
@@ -157,6 +158,12 @@ class Mixer:
             [torch.full((len(rows),), self.names.index(name), dtype=torch.int64) for name, rows in taken.items()]
         )
         return batch
+
+    def _counts(self, step: int) -> Mapping[str, int]:
+        """Samples of each source in the batch of a step."""
+        size = self.sizes[step]
+        full = self.policy.in_full_batch() if size == self.phase.batch_size else None
+        return self.quotas.next(self.weights(step), size) if full is None else full
 
     def weights(self, step: int) -> dict[str, float]:
         """The policy's shares at a step, checked."""

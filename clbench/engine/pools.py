@@ -32,13 +32,18 @@ def mixed(phase: Phase, stream: Stream, task: int, random: Randomness) -> Phase:
         )
     if not isinstance(phase.data, Samples):
         return phase
-    sources: dict[str, Samples | None] = {stream.tasks[max(0, task)].name: phase.data}
+    sources: dict[str, Samples | None] = {_own_name(stream.tasks[max(0, task)].name): phase.data}
     before, earlier = mixture.pretraining, [each.train for each in stream.tasks[: max(0, task)]]
     if before is not None and len(before) and mixture.shares[0] > 0:
         sources[PRETRAINING] = before
     if earlier and mixture.shares[2] > 0:
         sources[BUFFER] = buffer(earlier, mixture.capacity, random)
     return replace(phase, sources=sources, mixture=BatchQuota(mixture.shares, phase.batch_size))
+
+
+def _own_name(task: str) -> str:
+    """What the task's own data are called among the sources: a task may be called as another source is."""
+    return f"task {task}" if task in (PRETRAINING, BUFFER) else task
 
 
 def buffer(earlier: Sequence[Samples], capacity: int | None, random: Randomness) -> Samples:
@@ -52,13 +57,13 @@ def buffer(earlier: Sequence[Samples], capacity: int | None, random: Randomness)
         return everything
     drawn = torch.rand(len(everything.pool.labels), generator=random.fixed("buffer"), dtype=torch.float64)
     drawn, labels = drawn[everything.index], everything.labels
-    ranks = _ranks(drawn, labels)
+    ranks = ranks_in_class(drawn, labels)
     order = drawn.argsort(stable=True)
     order = order[ranks[order].argsort(stable=True)]
     return everything.subset(order[:capacity].sort().values)
 
 
-def _ranks(drawn: Tensor, labels: Tensor) -> Tensor:
+def ranks_in_class(drawn: Tensor, labels: Tensor) -> Tensor:
     """int64 [n]: the place of each sample among those of its label, by what it drew."""
     order = drawn.argsort(stable=True)
     order = order[labels[order].argsort(stable=True)]

@@ -53,6 +53,10 @@ class Policy:
         """Shares at 0-based `step` of the phase: at least 0, summing to 1."""
         raise NotImplementedError
 
+    def in_full_batch(self) -> Mapping[str, int] | None:
+        """Whole samples of each domain in every full batch, where the policy says them itself; none: by `weights`."""
+        return None
+
     def growth(self) -> float:
         """How many times longer the phase is than without other domains: above 1 where they come on top."""
         return 1.0

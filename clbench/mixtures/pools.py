@@ -37,7 +37,8 @@ def pool_counts(
 
 class BatchQuota(Policy):
     """The same whole numbers of samples in every full batch: see `pool_counts`. The first domain is the task; the
-    others, where they are there, are `pretraining` and `buffer`. A smaller last batch keeps the proportions."""
+    others, where they are there, are `pretraining` and `buffer`. Smaller batches keep the proportions: what one of them
+    owes goes to the next."""
 
     def __init__(self, shares: tuple[float, float, float], batch: int) -> None:
         self.shares = shares
@@ -56,3 +57,6 @@ class BatchQuota(Policy):
 
     def weights(self, step: int) -> dict[str, float]:
         return {name: count / self.batch for name, count in self.counts.items()}
+
+    def in_full_batch(self) -> dict[str, int]:
+        return self.counts

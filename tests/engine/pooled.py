@@ -19,10 +19,13 @@ class Pooled(SplitDigits):
     class Config(SplitConfig):
         shares: list[float] = setting([0.33, 0.34, 0.33], "pre-training, task, buffer", source="tests")
         capacity: int | None = setting(None, "of the buffer", source="tests")
+        names: list[str] = setting([], "of the tasks", source="tests")
 
     def build(self) -> Stream:
         stream, shares = super().build(), tuple(self.config.shares)
         last = stream.tasks[-1].train
+        tasks = [replace(t, name=name) for t, name in zip(stream.tasks, self.config.names, strict=False)]
+        stream = replace(stream, tasks=(*tasks, *stream.tasks[len(tasks) :]))
         mixture = PoolMixture(shares, last if shares[0] else None, self.config.capacity)  # type: ignore[arg-type]
         return replace(stream, pretraining=last, mixture=mixture, initial_classes=10)
 

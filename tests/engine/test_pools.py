@@ -15,6 +15,7 @@ from clbench.engine.reporter import Reporter
 from clbench.engine.session import Session
 from clbench.errors import UserError
 from clbench.launch import Prepared
+from clbench.mixtures import pool_counts
 from clbench.rng import Randomness
 from clbench.run import run
 from clbench.samples import Pool, Samples
@@ -30,10 +31,16 @@ TASK, PRETRAINING, BUFFER = 0, 1, 2
 def driven(tmp_path: Path) -> Callable[..., Session]:
     torch.set_num_threads(1)
 
-    def go(strategy: str = f"{FILE}:Noting", stream: str = f"{FILE}:Pooled", **settings: Any) -> Session:
+    def go(
+        strategy: str = f"{FILE}:Noting",
+        stream: str = f"{FILE}:Pooled",
+        batch_size: int = 12,
+        steps: int = 5,
+        **settings: Any,
+    ) -> Session:
         values = {
             "strategy": strategy,
-            "strategy_settings": {"batch_size": 12, "steps": 5},
+            "strategy_settings": {"batch_size": batch_size, "steps": steps},
             "stream": stream,
             "stream_settings": {**STREAM, **settings},
             "backbone": "mlp:8x1",
@@ -65,6 +72,22 @@ def test_every_batch_has_its_parts_and_each_part_its_data(driven: Callable[..., 
             BUFFER: earlier,
         }
         assert all(i in owned[part] for part, i in zip(parts, index, strict=True))
+
+
+def test_full_batches_are_alike_whatever_smaller_ones_owe(driven: Callable[..., Session]) -> None:
+    """Each pass over the third task has eleven full batches and one of 2: by error diffusion alone one would differ."""
+    shares = (1 / 11, 2 / 11, 8 / 11)
+    session = driven(shares=list(shares), train_per_class=15, steps=72, batch_size=8)
+    last = [Counter(parts) for number, parts, _, _ in session.strategy.state.seen if number == 2]
+    full = [counts for counts in last if sum(counts.values()) == 8]
+    before, task, after = pool_counts(8, shares, True, True)
+    assert len(last) == 72 and len(full) == 66
+    assert all(counts == {TASK: task, PRETRAINING: before, BUFFER: after} for counts in full)
+
+
+def test_tasks_may_be_called_as_the_other_sources(driven: Callable[..., Session]) -> None:
+    plain = driven().strategy.state.seen
+    assert driven(names=["buffer", "pretraining", "buffer"]).strategy.state.seen == plain
 
 
 def test_each_source_is_read_without_replacement(driven: Callable[..., Session]) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clbench.errors import UserError
-from clbench.mixtures import BatchQuota, Quotas, pool_counts
+from clbench.mixtures import BatchQuota, FixedReplay, Quotas, pool_counts
 
 PUBLISHED = (0.33, 0.34, 0.33)
 
@@ -72,6 +72,21 @@ def test_every_full_batch_has_the_same_numbers(batch: int, proportions: tuple[in
     wanted = {"task": task, "pretraining": before, "buffer": after}
     for step in range(7):
         assert quotas.next(policy.weights(step)) == {name: wanted[name] for name in domains}
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(3, 200), parts)
+def test_the_numbers_of_full_batches_are_the_policys(batch: int, proportions: tuple[int, int, int]) -> None:
+    """Whatever a smaller batch between them still owes."""
+    shares = tuple(part / sum(proportions) for part in proportions)
+    policy = BatchQuota(shares, batch)
+    try:
+        policy.reset(["task", "pretraining", "buffer"], "task")
+    except UserError:
+        return
+    before, task, after = pool_counts(batch, shares, True, True)
+    assert policy.in_full_batch() == {"task": task, "pretraining": before, "buffer": after}
+    assert FixedReplay(0.5).in_full_batch() is None
 
 
 def test_a_batch_without_room_for_the_task_is_refused() -> None:
