@@ -41,7 +41,12 @@ def build_stream(spec: RunSpec, parts: Parts) -> Stream:
     """The stream, its data read. Raises UserError."""
     root = Path(spec.data_root) if spec.data_root else None
     name = strategy_label(spec.stream)
-    return parts.recipe(name, parts.stream_config, order_seed=spec.order_seed, data_root=root).build()
+    stream = parts.recipe(name, parts.stream_config, order_seed=spec.order_seed, data_root=root).build()
+    names = [eval_set.name for eval_set in stream.eval_sets]
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise UserError(f"{stream.name}: two of its evaluation sets are called {twice!r}; call one of them otherwise")
+    return stream
 
 
 def in_full(spec: RunSpec, parts: Parts, stream: Stream) -> RunSpec:

@@ -58,7 +58,7 @@ def arrive(
 def _in_tasks(stream: str, c: FomoConfig, order: list[Concept]) -> list[list[Concept]]:
     """Contiguous parts: one a set where sets come one by one, else of n // T concepts, the first n mod T one larger."""
     if c.tasks is None and c.stream_file is None and c.ordering.removeprefix(REVERSE) in ONE_BY_ONE:
-        starts = [i for i, each in enumerate(order) if i == 0 or each.source is not order[i - 1].source]
+        starts = [i for i, each in enumerate(order) if i == 0 or each.source.name != order[i - 1].source.name]
         return [order[a:b] for a, b in zip(starts, [*starts[1:], len(order)], strict=True)]
     tasks = min(TASKS, len(order)) if c.tasks is None else c.tasks
     if tasks > len(order):

@@ -17,6 +17,8 @@ from .image_data import Rows
 from .keyed import draw
 
 NONE = np.empty(0, np.int64)
+FEWEST_TO_CARVE = 3
+"""Of fewer classes one would be left, which is always right."""
 
 
 @dataclass
@@ -60,9 +62,15 @@ def concepts_of(
     """The concepts of all sets, in their order.
 
     carve: the share of every adaptation set's classes, those with the smallest draws, that go to the pre-training
-    pool. validation: the share of their images that adaptation concepts keep apart. pool_held_out: whether held-out
-    concepts have training rows. Which classes and images are taken hangs on the set and the class alone.
+    pool: rounded down, but one at least of three classes and more. validation: the share of their images that
+    adaptation concepts keep apart. pool_held_out: whether held-out concepts have training rows. Which classes and
+    images are taken hangs on the set and the class alone.
     """
+    if carve and not any(each.role == "pretraining" or len(each.classes) >= FEWEST_TO_CARVE for each in sets):
+        raise UserError(
+            f"carve={carve}: no set has {FEWEST_TO_CARVE} classes, of which one could go to the pre-training pool; "
+            "name pretraining=[...], or mixture=[0,0.5,0.5] without a pool"
+        )
     found: list[Concept] = []
     for each in sets:
         carved, kept = _chosen(each, limits.concepts, carve)
@@ -84,8 +92,10 @@ def _chosen(each: SourceSet, most: int | None, carve: float) -> tuple[set[int], 
     def drawn(labels: Sequence[int], purpose: str) -> list[int]:
         return sorted(labels, key=lambda label: draw(0, purpose, each.name, names[label]))
 
+    n = len(each.classes)
     share = carve if each.role == "adaptation" else 0
-    carved = set(drawn(each.classes, "carve")[: math.floor(share * len(each.classes))])
+    least = 1 if share and n >= FEWEST_TO_CARVE else 0
+    carved = set(drawn(each.classes, "carve")[: max(least, math.floor(share * n + 1e-9))])
     rest = [label for label in each.classes if label not in carved]
     return carved, set(drawn(rest, "concept")[:most])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,9 @@ def counts_in_file(path: Path, concepts: Sequence[Concept]) -> np.ndarray:
         raise UserError(f"counts {path} cannot be read as JSON ({error})") from None
     if not isinstance(counts, dict) or not all(isinstance(value, (int, float)) for value in counts.values()):
         raise UserError(f"counts {path} holds no object from classes to counts")
+    strange = next((name for name, value in counts.items() if not math.isfinite(value)), None)
+    if strange is not None:
+        raise UserError(f"counts {path}: {counts[strange]} is no count of {strange}")
     found = [counts.get(each.key, counts.get(each.class_name, counts.get(each.said))) for each in concepts]
     if None in found:
         raise UserError(f"counts {path} has no count of {concepts[found.index(None)].key}")

@@ -88,7 +88,8 @@ def measure(
     primers, images, sets: by concept; model: in eval mode, with `encode_image`, `encode_text`, `tokenize`, `input`.
     """
     text = torch.cat([model.encode_text(model.tokenize(primers[i : i + BATCH])) for i in range(0, len(primers), BATCH)])
-    own = torch.tensor([[one == other for other in sets] for one in sets])
+    number = torch.tensor(np.unique(list(sets), return_inverse=True)[1])
+    own = number[:, None] == number
     found = {score: np.zeros(len(primers), np.float32) for score in SCORES}
     for place, pixels in enumerate(images):
         cosines = _embedded(model, pixels) @ text.T

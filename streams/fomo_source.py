@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from clbench.captions import SEPARATOR
 from clbench.data.cache import beside
 from clbench.data.captions import read_captions
 from clbench.data.images import load_images
@@ -25,6 +26,7 @@ from .row_keys import row_keys
 Role = Literal["adaptation", "held-out", "pretraining"]
 Texts = list[tuple[str, ...]]
 PART = re.compile(r"(.+)@(\d+)/(\d+)")
+TASK = re.compile(r"task\d+")
 
 
 @dataclass
@@ -46,6 +48,12 @@ class SourceSet:
     descriptions: Mapping[str, str] = field(default_factory=dict)
     captions: Mapping[str, Texts] = field(default_factory=dict)
     style: str = ""
+
+    @property
+    def trained_on(self) -> str:
+        """Which training images these are, of all classes; of a set without any, which test images."""
+        train, _, test = self.data.fingerprint.partition("/")
+        return train or test
 
     @cached_property
     def said(self) -> list[str]:
@@ -83,8 +91,9 @@ def _read(text: str, role: Role, root: Path | None, size: int) -> SourceSet:
         return _generated(text, role, size)
     source = None if name == "digits" else open_set(name, root)
     captions: dict[str, Texts] = {}
+    alone = source is not None and role == "held-out" and "train" not in source.splits
     if source is not None:
-        splits = ("train",) if role == "pretraining" else ("train", "test")
+        splits = ("train",) if role == "pretraining" else ("test",) if alone else ("train", "test")
         read = {split: read_captions(source, source.resolve(split)) for split in splits}
         captions = {split: texts for split, texts in read.items() if texts is not None}
         if not source.named and not captions:
@@ -92,11 +101,14 @@ def _read(text: str, role: Role, root: Path | None, size: int) -> SourceSet:
                 f"{name} has no class names, and captions are made of them: add class_names to "
                 f"{source.path / 'info.json'}"
             )
-    pool = role == "pretraining" and source is not None
-    data = _training_images(name, root, size) if pool else read_images(name, root, size, 3)
+    if alone or (role == "pretraining" and source is not None):
+        data = _one_split(name, "test" if alone else "train", root, size)
+    else:
+        data = read_images(name, root, size, 3)
     info: dict[str, Any] = {"caption_template": "a handwritten digit {}"} if source is None else source.info
+    _check_template(name, info)
     primer, templates = templates_of(info)
-    about, year = info.get("class_descriptions"), info.get("year")
+    about, year = info.get("class_descriptions"), _year(info.get("year"))
     return SourceSet(
         name=data.name,
         role=role,
@@ -104,20 +116,21 @@ def _read(text: str, role: Role, root: Path | None, size: int) -> SourceSet:
         classes=_part(text, len(data.class_names)),
         primer=primer,
         templates=templates,
-        year=year if isinstance(year, int) else None,
+        year=year,
         descriptions={k: v for k, v in about.items() if isinstance(v, str)} if isinstance(about, dict) else {},
         captions=captions,
     )
 
 
-def _training_images(name: str, root: Path | None, size: int) -> ImageData:
-    """A set of the pool, of which no test images are needed."""
-    train = load_images(name, "train", root, size=size, channels=3)
-    keys = beside(train.cache_key, "row-keys", lambda: row_keys(train.x, train.y, train.class_names))
-    rows = Rows(train.x, train.y, keys)
-    none = Rows(train.x[:0], train.y[:0], keys[:0])
-    stats = statistics(train.name, train.info, 3)
-    return ImageData(train.name, train.class_names, rows, none, stats, train.fingerprint)
+def _one_split(name: str, split: Literal["train", "test"], root: Path | None, size: int) -> ImageData:
+    """A set of the pool, of which no test images are needed; or one held out that has no others."""
+    images = load_images(name, split, root, size=size, channels=3)
+    keys = beside(images.cache_key, "row-keys", lambda: row_keys(images.x, images.y, images.class_names))
+    rows, none = Rows(images.x, images.y, keys), Rows(images.x[:0], images.y[:0], keys[:0])
+    train, test = (rows, none) if split == "train" else (none, rows)
+    stats = statistics(images.name, images.info, 3)
+    fingerprint = images.fingerprint if split == "train" else f"/{images.fingerprint}"
+    return ImageData(images.name, images.class_names, train, test, stats, fingerprint)
 
 
 def _generated(text: str, role: Role, size: int) -> SourceSet:
@@ -141,18 +154,46 @@ def _part(text: str, n: int) -> list[int]:
     return list(range(first, n, step))
 
 
+def _year(stated: object) -> int | None:
+    """2014 or "2014"."""
+    if isinstance(stated, str) and stated.strip().isdecimal():
+        return int(stated)
+    return stated if isinstance(stated, int) else None
+
+
+def _check_template(name: str, info: Mapping[str, Any]) -> None:
+    more = info.get("caption_templates")
+    for text in (info.get("caption_template"), *(more if isinstance(more, list) else ())):
+        if text is not None and not (isinstance(text, str) and "{}" in text):
+            raise UserError(f"{name}: the caption template {text!r} in its info.json has no {{}} for the class; add it")
+
+
 def _check_names(stream: str, each: SourceSet) -> None:
     names = each.data.class_names
     twice = next((names[label] for label in each.classes if names.count(names[label]) > 1), None)
     if twice is not None:
         raise UserError(f"{stream}: a concept twice: {each.name} has two classes {twice!r}; rename one in info.json")
+    if SEPARATOR in each.name:
+        raise UserError(f"{stream}: {each.name!r}: {SEPARATOR} parts a set's name from a class's; rename the folder")
+    if TASK.fullmatch(each.name) and each.role != "pretraining":
+        raise UserError(f"{stream}: {each.name} is what the evaluation of a task is called; rename the set's folder")
 
 
 def _check_role(stream: str, text: str, each: SourceSet, earlier: Sequence[SourceSet]) -> None:
     for other in earlier:
-        if canonical(other.name) != canonical(each.name) or not set(other.classes) & set(each.classes):
+        same_images = each.trained_on == other.trained_on
+        if canonical(other.name) != canonical(each.name):
+            if same_images and each.role != other.role:
+                raise UserError(
+                    f"{stream}: {each.name} ({each.role}) and {other.name} ({other.role}) hold the same images: a set "
+                    "has one role"
+                )
             continue
-        both = next(label for label in each.classes if label in other.classes)
+        if not same_images:
+            raise UserError(f"{stream}: two sets are called {each.name}; give their folders different names")
+        both = next((label for label in each.classes if label in other.classes), None)
+        if both is None:
+            continue
         if other.role != each.role:
             raise UserError(
                 f"{stream}: {text} is both {other.role} and {each.role}: a set has one role (NAME@0/2 and NAME@1/2 "

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from clbench.config import setting
 from clbench.errors import UserError
-from clbench.stream import Training
+from clbench.samples import Pool
+from clbench.stream import Task, Training
 
 from .fomo import Fomo
+from .fomo_arrival import Arrived
 from .fomo_concepts import Concept
 from .fomo_config import FomoConfig
+from .fomo_rows import Rows
 from .fomo_source import Role, SourceSet, read_sets
 
 ORDER_I = [
@@ -98,6 +102,15 @@ class Mtil(Fomo):
         wanted += [(name, "held-out") for name in c.held_out or []]
         wanted += [(name, "pretraining") for name in c.pretraining]
         return read_sets(self.name, wanted, self.data_root, c.size, c.years)
+
+    def _tasks(self, pool: Pool, rows: Rows, arrived: Arrived, labels: dict[int, int]) -> list[Task]:
+        """Tasks of equal names, where sets come in several, are numbered."""
+        tasks = super()._tasks(pool, rows, arrived, labels)
+        names = [task.name for task in tasks]
+        return [
+            replace(task, name=f"{name} ({names[: i + 1].count(name)})") if names.count(name) > 1 else task
+            for i, (name, task) in enumerate(zip(names, tasks, strict=True))
+        ]
 
     def task_name(self, index: int, concepts: list[Concept]) -> str:
         """A task's name: its set's."""

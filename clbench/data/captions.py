@@ -48,8 +48,15 @@ def _of_folder(source: FolderSource, split: str) -> list[tuple[str, ...]]:
         raise UserError(f"{path} is no readable JSON ({error}); repair it or remove it") from None
     if not isinstance(said, dict):
         raise UserError(f"{path} holds a {type(said).__name__}, not an object from file names to captions")
-    names = [Path(file).relative_to(source.path).as_posix() for file in source.files(split)]
+    known = [_name(source, file) for each in source.splits for file in source.files(each)]
+    if said and known and said.keys().isdisjoint(known):
+        raise UserError(f"{path} names none of the set's images: they are to be called as {known[0]!r}")
+    names = [_name(source, file) for file in source.files(split)]
     return [_texts(said.get(name), f"{path}, {name}") for name in names]
+
+
+def _name(source: FolderSource, file: Path) -> str:
+    return file.relative_to(source.path).as_posix()
 
 
 def _texts(value: Any, where: str) -> tuple[str, ...]:

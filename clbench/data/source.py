@@ -81,7 +81,7 @@ class ImageSource(ABC):
         """From info.json, else from the data, else the labels 0 ... largest label as text."""
         names = self.info.get("class_names") or self._names()
         if names is not None:
-            return list(names)
+            return [_readable(name, self.path) for name in names]
         labels = self.labels(self.reference)
         return [str(label) for label in range(int(labels.max(initial=-1)) + 1)]
 
@@ -112,6 +112,14 @@ class ImageSource(ABC):
                 "add images or drop the class"
             )
         return labels
+
+
+def _readable(name: str, path: Path) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: the name of class {name!r} is not UTF-8; rename its folder") from None
+    return name
 
 
 def open_source(path: Path) -> ImageSource:

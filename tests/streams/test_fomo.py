@@ -156,7 +156,7 @@ def test_carved_classes_are_the_pool_and_not_the_stream(made: Build) -> None:
     assert Counter(key.split(SEPARATOR)[0] for key in pool) == {"alpha": 2, "beta": 1}
     assert not pool & set(concepts(stream)) and len(concepts(stream)) == 7
     assert made(pretraining=[]).pretraining is not None  # 0.2 of the classes where nothing else makes a pool
-    assert len(concepts(made(pretraining=[]))) == 9
+    assert len(concepts(made(pretraining=[]))) == 8
     assert len(concepts(made(pretraining=[], mixture=[0.0, 0.5, 0.5]))) == 10
 
 
