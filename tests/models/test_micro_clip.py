@@ -88,6 +88,18 @@ def test_options_that_it_does_not_have(clip_model: Build, option: str) -> None:
         clip_model(f"micro-clip?{option}")
 
 
+def test_small_towers_for_quick_trials(clip_model: Build) -> None:
+    model = clip_model("micro-clip?pretrained=false,width=16")
+    parts = [module for module in model.modules() if isinstance(module, SplitAttention)]
+    assert len(parts) == 2 and sum(p.numel() for p in model.parameters()) < 60_000
+    out = model(Pairs(torch.randn(3, 3, 32, 32), model.tokenize(["a dog", "a cat", "a zebu"])))
+    assert out.image is not None and out.text is not None
+    assert out.image.shape == out.text.shape == (3, 16) and len(out.text.unique(dim=0)) == 3
+    for wrong, said in (("pretrained=false,width=15", "even"), ("width=16", "add pretrained=false")):
+        with pytest.raises(UserError, match=said):
+            clip_model(f"micro-clip?{wrong}")
+
+
 def test_own_weights_and_wrong_ones(clip_model: Build, tmp_path: Path) -> None:
     tensors = load_file(WEIGHTS)
     pretrain.export(clip_model("micro-clip?pretrained=false").backbone, tmp_path / "split.safetensors")

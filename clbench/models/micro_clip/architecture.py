@@ -23,6 +23,18 @@ CONFIG: dict[str, Any] = {
 """As open_clip's configuration files; images and texts meet in 128 dimensions."""
 
 
+def small(width: int) -> dict[str, Any]:
+    """A configuration for quick trials: towers of one layer each, with two heads, that take the same images and texts.
+
+    width: of both towers and of the space in which they meet; even.
+    """
+    return {
+        "embed_dim": width,
+        "vision_cfg": {"image_size": PIXELS, "patch_size": 8, "width": width, "head_width": width // 2, "layers": 1},
+        "text_cfg": {**CONFIG["text_cfg"], "width": width, "heads": 2, "layers": 1},
+    }
+
+
 def register() -> None:
     """Make the image tower known to timm, from which open_clip takes it by name. May be called any number of times."""
     prepare()
