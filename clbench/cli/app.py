@@ -318,6 +318,14 @@ def import_(
 @app.command()
 def check(
     strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A name, or file.py:Class.")],
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            "--objective",
+            metavar="NAME",
+            help="Try it on one alone: classification, language_modeling or contrastive; else on all it works with.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> Any:
     """The conformance kit: determinism, resuming, leaks, declared needs, unequal tasks."""
@@ -325,7 +333,7 @@ def check(
     from clbench.cli.check import check_command
 
     catalogue.find("strategy", strategy)
-    return check_command(strategy, as_json)
+    return check_command(strategy, objective, as_json)
 
 
 @app.command()

@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from clbench.conformance import Finding
 
 
-def check_command(strategy: str, as_json: bool) -> None:
+def check_command(strategy: str, objective: str | None, as_json: bool) -> None:
     """Probe a strategy (a name, or file.py:Class) and print what was found, as JSON or as lines while it goes on.
 
-    Raises UserError where there is no such strategy, RunFailed where a probe fails.
+    objective: the only one it is tried on; None: all that it works with. Raises UserError where there is no such
+    strategy or it does not work with the objective, RunFailed where a probe fails.
     """
     with redirect_stdout(sys.stderr):  # what the strategy's file prints
         load_strategy(strategy)
     from clbench.conformance import check
 
-    findings = list(_shown(check(strategy), not as_json))
+    findings = list(_shown(check(strategy, objective), not as_json))
     failed = [f"{f.probe} ({f.stream})" for f in findings if f.status == "fail"]
     if as_json:
         probes = [asdict(finding) for finding in findings]

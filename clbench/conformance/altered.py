@@ -57,15 +57,20 @@ class _Copies:
 
     def stream(self) -> Stream:
         """The stream over the copies; its hashes stay those of the original."""
+        mixture = self._stream.mixture
         return replace(
             self._stream,
             tasks=tuple(self._task(task) for task in self._stream.tasks),
             eval_sets=tuple(replace(s, data=self._moved(s.data)) for s in self._stream.eval_sets),
+            pretraining=self._moved_if_any(self._stream.pretraining),
+            mixture=mixture and replace(mixture, pretraining=self._moved_if_any(mixture.pretraining)),
         )
 
     def _task(self, task: Task) -> Task:
-        validation = None if task.validation is None else self._moved(task.validation)
-        return replace(task, train=self._moved(task.train), validation=validation)
+        return replace(task, train=self._moved(task.train), validation=self._moved_if_any(task.validation))
+
+    def _moved_if_any(self, samples: Samples | None) -> Samples | None:
+        return None if samples is None else self._moved(samples)
 
     def _moved(self, samples: Samples) -> Samples:
         return Samples(self._copy(samples.pool), samples.index)

@@ -23,11 +23,12 @@ from clbench.conformance.probes import (
     unread_test_data,
 )
 from clbench.conformance.trial import Outcome, Trial, short_settings, warm_up
-from clbench.errors import UserError
+from clbench.errors import UserError, did_you_mean
+from clbench.models import describe
 from clbench.registry import load_strategy
-from clbench.strategy import Needs
+from clbench.strategy import Needs, Strategy
 
-CHECKED = ("classification", "language_modeling")
+CHECKED = ("classification", "language_modeling", "contrastive")
 UNEQUAL = [3, 5, 2]
 DIGITS = {"train_per_class": 40, "test_per_class": 20}
 Looked = Callable[[Subject, Outcome], Finding]
@@ -38,28 +39,62 @@ COMPARING: dict[str, Callable[[Subject], Finding]] = {
     "test data": unread_test_data,
 }
 TEXT = {"tokens": 1536, "context": 16, "eval_blocks": 48}
+PAIRS = {
+    "sets": ["stripes:noisy"],
+    "held_out": ["stripes:coloured"],
+    "pretraining": ["stripes:clean"],
+    "tasks": 3,
+    "mixture": [0, 1, 0],
+    "train_per_concept": 12,
+    "test_per_concept": 5,
+    "pool_per_concept": 6,
+}
+SMALL_CLIP = "micro-clip?pretrained=false,width=16"
 
 
-def check(strategy: str) -> Iterator[Finding]:
+def check(strategy: str, objective: str | None = None) -> Iterator[Finding]:
     """Every probe of a strategy (a name, or file.py:Class), one after another. Raises UserError where there is none.
 
-    Everything runs in forked children with one thread, in a temporary folder; about ten seconds a stream for a
-    strategy that trains small models.
+    objective: the only one it is tried on; None: all that it works with. Everything runs in forked children with one
+    thread, in a temporary folder; about ten seconds a stream for a strategy that trains small models.
     """
-    kind = load_strategy(strategy)
-    needs, model = kind.needs, kind.checked_with or ("pixels" if kind.inputs == "features" else "mlp")
-    if needs.objectives is not None and not set(needs.objectives) & set(CHECKED):
-        own, known = ", ".join(needs.objectives) or "nothing", ", ".join(CHECKED)
-        raise UserError(f"strategy {strategy} works with {own}; checked are {known}")
+    needs = load_strategy(strategy).needs
+    tried = _tried_on(strategy, needs, objective)
     with TemporaryDirectory(prefix="clbench-check-") as folder:
-        settings = short_settings(strategy)
-        if needs.objectives is None or "classification" in needs.objectives:
-            sized = {**DIGITS, "sizes": UNEQUAL, **kind.checked_on}
-            digits = Trial(strategy, "split-digits", sized, settings, Path(folder), model=model)
-            yield from _on_digits(digits, needs)
-        if needs.objectives is None or "language_modeling" in needs.objectives:
-            text = {**TEXT, **kind.checked_on}
-            yield from _on_text(Trial(strategy, "text-shift", text, settings, Path(folder), has_classes=False), needs)
+        for name in tried:
+            trial = trial_on(name, strategy, Path(folder))
+            yield from _on_digits(trial, needs) if trial.has_classes else _on_others(trial, needs)
+
+
+def trial_on(objective: str, strategy: str, folder: Path) -> Trial:
+    """The strategy on the kit's stream of an objective."""
+    kind, settings = load_strategy(strategy), short_settings(strategy)
+    if objective == "classification":
+        model = _model(kind, "image", "pixels" if kind.inputs == "features" else "mlp")
+        sized = {**DIGITS, "sizes": UNEQUAL, **kind.checked_on}
+        return Trial(strategy, "split-digits", sized, settings, folder, model=model)
+    if objective == "language_modeling":
+        model = _model(kind, "tokens", None)
+        return Trial(strategy, "text-shift", {**TEXT, **kind.checked_on}, settings, folder, False, model)
+    model = _model(kind, "pairs", SMALL_CLIP)
+    return Trial(strategy, "fomo", {**PAIRS, **kind.checked_on}, settings, folder, False, model)
+
+
+def _tried_on(strategy: str, needs: Needs, objective: str | None) -> list[str]:
+    """The objectives that it works with, or the one that is asked for. Raises UserError where nothing is left."""
+    if objective is not None and objective not in CHECKED:
+        raise UserError(f"unknown objective {objective!r}{did_you_mean(objective, CHECKED)}")
+    works_with = CHECKED if needs.objectives is None else needs.objectives
+    tried = [name for name in CHECKED if name in works_with and objective in (None, name)]
+    if not tried:
+        own, asked = ", ".join(works_with) or "nothing", objective or ", ".join(CHECKED)
+        raise UserError(f"strategy {strategy} works with {own}; to be checked: {asked}")
+    return tried
+
+
+def _model(kind: type[Strategy], takes: str, other: str | None) -> str | None:
+    """The model that the strategy names, if it takes such inputs; else another."""
+    return kind.checked_with if kind.checked_with and describe(kind.checked_with).kind == takes else other
 
 
 def _on_digits(trial: Trial, needs: Needs) -> Iterator[Finding]:
@@ -81,7 +116,7 @@ def _on_digits(trial: Trial, needs: Needs) -> Iterator[Finding]:
     yield from _probes(Subject(equal, needs, on_equal))
 
 
-def _on_text(trial: Trial, needs: Needs) -> Iterator[Finding]:
+def _on_others(trial: Trial, needs: Needs) -> Iterator[Finding]:
     warm_up(trial)
     whole = trial.run(PositionsLook())
     if whole.error:

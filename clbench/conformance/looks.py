@@ -15,7 +15,8 @@ from clbench.conformance.storage import Rows
 from clbench.conformance.trial import Look
 from clbench.engine.cursor import Cursor, Stage
 from clbench.engine.saving import final_state_hash
-from clbench.samples import Samples
+from clbench.pairs import Pairs
+from clbench.samples import Batch, Samples
 from clbench.stream import Task
 
 if TYPE_CHECKING:
@@ -66,14 +67,19 @@ class UseLook(Look):
         self.notes = {"stored": [], "optimised": None, "gradients": 0}
         self._latest = Rows()
         self._samples, self._features = Rows(), Rows()
-        for task in session.stream.tasks:
-            self._know(task)
+        self._batch = session.services.batch
         self._watch_services(session)
         self._watch_gradients()
 
+    def started(self, session: Session) -> None:
+        if session.services.features is None:
+            _ = session.services.model  # which says how samples become its inputs
+        for task in session.stream.tasks:
+            self._know(task)
+
     def stage(self, task: int, name: str) -> None:
         if name in ("begin_task", "evaluate"):
-            self._look_for_samples(task)
+            self._look_for_samples(task, name)
         self.notes |= {"used": sorted(self.used), "fields": sorted(self.fields)}
 
     def stepped(self, task: int, step: int, length: int, loss: Tensor | None) -> None:
@@ -86,14 +92,12 @@ class UseLook(Look):
         raw = task.train.raw(everything)
         self._samples.add(raw)
         if services.features is not None:
-            self._features.add(services.batch(task.train, everything, "plain").x)
+            self._features.add(self._batch(task.train, everything, "plain").x)
             return
         if raw.is_floating_point() or raw.dim() == 4:
             self._samples.add(raw.float() / 255)
-        batch = services.batch(task.train, everything, "plain")
-        self._samples.add(batch.x)
-        if batch.y.dim() > 1:
-            self._samples.add(batch.y)
+        for part in _blocks(self._batch(task.train, everything, "plain")):
+            self._samples.add(part)
 
     def _watch_services(self, session: Session) -> None:
         services = session.services
@@ -110,9 +114,8 @@ class UseLook(Look):
         def latest(*arguments: Any, **keywords: Any) -> Any:
             found = batch(*arguments, **keywords)
             self._latest = Rows()
-            for part in (found.raw, found.x, found.y):
-                if part.dim() > 1:
-                    self._latest.add(part)
+            for part in (found.raw, *_blocks(found)):
+                self._latest.add(part)
             return found
 
         for name, function in (("_declared", noted), ("view", watched), ("batch", latest)):
@@ -131,7 +134,12 @@ class UseLook(Look):
         for holder, name in ((torch.Tensor, "backward"), (torch.autograd, "grad"), (torch.func, "grad")):
             setattr(holder, name, counted(getattr(holder, name)))
 
-    def _look_for_samples(self, task: int) -> None:
+    def _current(self, samples: Samples, task: int) -> bool:
+        """Whether they are all among the task's training data, which a strategy is given anyway."""
+        train = self.session.stream.tasks[task].train
+        return samples.pool is train.pool and bool(torch.isin(samples.index, train.index).all())
+
+    def _look_for_samples(self, task: int, stage: str) -> None:
         strategy, services = self.session.strategy, self.session.services
         kept: dict[str, tuple[Any, Rows | None]]
         kept = {f"self.state.{name}": (value, None) for name, value in vars(strategy.state).items()}
@@ -139,22 +147,34 @@ class UseLook(Look):
         if services.model_is_built:
             kept |= {f"the model's {name}": (value, None) for name, value in services.model.state_dict().items()}
         for name, (value, but) in kept.items():
+            if isinstance(value, Samples) and (stage == "begin_task" or self._current(value, task)):
+                continue  # a name for the task's own data, or for those of the task before, about to be replaced
             for kind, known in (("samples", self._samples), ("features", self._features)):
                 count = known.count(value, but)
                 if count:
                     self.notes["stored"].append([kind, name, count, task])
 
 
+def _blocks(batch: Batch) -> list[Tensor]:
+    """Of a batch, the inputs and targets that tell samples apart: of pairs the images, since captions are shared."""
+    x = batch.x.images if isinstance(batch.x, Pairs) else batch.x
+    return [part for part in (x, batch.y) if part is not None and part.dim() > 1]
+
+
 def _watch_features(kind: type, known: Rows) -> None:
-    """Remember what a model's `features` gives while it is trained or read."""
-    original = kind.features  # type: ignore[attr-defined]
+    """Remember what a model's `features` (of a model of pairs: its embeddings of images) gives while it is used."""
 
-    def features(model: Any, x: Tensor) -> Tensor:
-        found: Tensor = original(model, x)
-        known.add(found)
-        return found
+    def watched(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def features(model: Any, x: Any) -> Tensor:
+            found = original(model, x)
+            known.add(found)
+            return found
 
-    kind.features = features  # type: ignore[attr-defined]
+        return features
+
+    for name in ("features", "encode_image"):
+        if hasattr(kind, name):
+            setattr(kind, name, watched(getattr(kind, name)))
 
 
 class _WatchedTask(Task):
@@ -260,8 +280,16 @@ class PredictionLook(Look):
             for rows in order.tensor_split(max(1, n // size)):
                 batch = session.services.batch(samples, rows, "plain")
                 with session.environment.autocast():
-                    found.append(session.strategy.predict(batch.x))
+                    found.append(self._scores(batch.x))
         return torch.cat(found)
+
+    def _scores(self, x: Any) -> Tensor:
+        """Of pairs, the embeddings of images and of texts, each asked for by themselves, as evaluation does."""
+        predict: Callable[[Any], Any] = self.session.strategy.predict
+        if isinstance(x, Pairs):
+            return torch.cat([predict(x.only_images()).image, predict(Pairs(None, x.tokens)).text], dim=1)
+        scores: Tensor = predict(x)
+        return scores
 
 
 def _largest(a: Tensor, b: Tensor) -> float:

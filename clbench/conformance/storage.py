@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clbench.conformance.digest import is_container
+from clbench.samples import Samples
 from clbench.state import Stateful
 
 DEEPEST = 6
@@ -41,7 +42,7 @@ class Rows:
 
 
 def tensors_in(value: Any, depth: int) -> Iterator[Tensor]:
-    """Every tensor, array and list of numbers in a value, as tensors."""
+    """Every tensor, array and list of numbers in a value, as tensors; of `Samples` their own rows of the pool."""
     if depth == 0 or value is None or isinstance(value, (str, bool, int, float, type)):
         return
     if isinstance(value, Tensor):
@@ -49,6 +50,8 @@ def tensors_in(value: Any, depth: int) -> Iterator[Tensor]:
     elif isinstance(value, np.ndarray):
         if value.dtype.kind in "fiub":
             yield torch.as_tensor(value.astype(np.float64))
+    elif isinstance(value, Samples):
+        yield value.raw(torch.arange(len(value)))
     elif isinstance(value, nn.Module):
         yield from (t.detach() for t in value.state_dict().values())
     elif isinstance(value, (bytes, bytearray)):

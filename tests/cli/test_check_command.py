@@ -65,8 +65,17 @@ def test_wrong_usage(cli: Any, tmp_path: Path) -> None:
     other.write_text(
         "from clbench.strategy import Needs, Strategy\n"
         "class Mine(Strategy):\n"
-        "    needs = Needs(objectives=('contrastive',))\n"
+        "    needs = Needs(objectives=('regression',))\n"
     )
     answer = cli("check", other)
     assert answer.code == 2
-    assert "works with contrastive; checked are classification, language_modeling" in answer.error()
+    assert "works with regression; to be checked: classification, language_modeling, contrastive" in answer.error()
+
+
+def test_one_objective_alone(cli: Any) -> None:
+    answer = cli("check", "zscl", "--objective", "classification")
+    assert answer.code == 2
+    assert "zscl works with contrastive, language_modeling; to be checked: classification" in answer.error()
+    answer = cli("check", "zscl", "--objective", "contrast")
+    assert answer.code == 2
+    assert answer.error() == "unknown objective 'contrast'; did you mean contrastive?"

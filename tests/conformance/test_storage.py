@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from clbench.conformance.storage import Rows
+from clbench.samples import Pool, Samples
 
 IMAGES = torch.randint(0, 256, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
@@ -34,6 +35,7 @@ def known() -> Rows:
         (IMAGES.reshape(2, 3, 16).transpose(0, 1), 6),
         (deque([IMAGES[0], IMAGES[0]]), 1),
         ({"a": [SimpleNamespace(kept=IMAGES[5])]}, 1),
+        (Samples(Pool(IMAGES, torch.zeros(6)), [1, 4]), 2),
         (IMAGES + 1, 0),
         (IMAGES.double().mean(0), 0),
         (torch.zeros(6, 16), 0),
