@@ -113,6 +113,22 @@ def test_a_killed_run_keeps_to_the_same_steps(runs: Any, fault: str) -> None:
         assert record_of(folder)["cost"][key] == record_of(whole)["cost"][key]
 
 
+def test_a_killed_run_of_pairs_with_merged_adapters(runs: Any, pairs_stream: Any, tmp_path: Path) -> None:
+    """Killed within the second task: between the last checkpoint and the kill steps are taken again."""
+    job = pairs_stream.job(tmp_path, tune="lora:4", budget={"maf": 0.5})
+    spec = runs.spec("ema-merge", strategy_settings={"batch_size": 8}, **job)
+    whole = runs.finish("whole", spec, every=None)
+    tasks = record_of(whole)["budget"]["tasks"]
+    assert [task["steps"] for task in tasks] == [6, 6]
+    folder = runs.finish("killed", spec, "phase:11")
+    assert runs.resume(folder) == 0
+    assert result(folder) == result(whole)
+    one, other = record_of(folder), record_of(whole)
+    assert one["budget"] == other["budget"]
+    for key in ("flops_train", "maf_train", "memory_deterministic_bytes", "caption_collisions"):
+        assert one["cost"][key] == other["cost"][key]
+
+
 def test_text_has_budgets_too(runs: Any) -> None:
     settings = {"steps": 4, "batch_size": 8}
     spec = runs.spec("finetune", strategy_settings=settings, budget={"maf": 0.5}, **TEXT)
