@@ -12,7 +12,7 @@ from functools import cache
 from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import entry_points
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,8 @@ def _import_file(path: Path, what: str) -> Any:
     source = _copies.get(path.resolve(), path)
     if not source.is_file():
         raise UserError(f"no such {what} file: {path}")
+    if (inside := _inside(path, what)) is not None:
+        return import_module(inside)
     module_name = f"clbench_file_{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
@@ -115,6 +117,15 @@ def _import_file(path: Path, what: str) -> Any:
         del sys.modules[module_name]
         raise UserError(f"{what} file {path} cannot be imported: {type(error).__name__}: {error}") from None
     return module
+
+
+def _inside(path: Path, what: str) -> str | None:
+    """The module's name, where the file is one of clbench's own: it may import from its neighbours."""
+    package = {"strategy": "clbench.strategies", "stream": "clbench.streams"}[what]
+    spec = find_spec(package)
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    here = path.resolve().parent in [Path(folder).resolve() for folder in folders]
+    return f"{package}.{path.stem}" if here else None
 
 
 def _class_in(module: Any, attribute: str, base: type, path: str, what: str) -> Any:

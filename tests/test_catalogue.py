@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,3 +156,13 @@ def test_circles_of_names_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, t
 def test_circles_of_bases_end(tmp_path: Path, text: str) -> None:
     (tmp_path / "m.py").write_text(text + "\n")
     assert not catalogue.find("strategy", f"{tmp_path / 'm.py'}:A").complete
+
+
+@pytest.mark.parametrize("name", ["ema-merge", "ewc"])
+def test_a_file_of_clbench_is_the_strategy_of_that_name(name: str) -> None:
+    """Also one that imports from its neighbours."""
+    kind = load_strategy(name)
+    file = f"{inspect.getsourcefile(kind)}:{kind.__name__}"
+    assert load_strategy(file) is kind
+    read = [catalogue.find("strategy", each) for each in (file, name)]
+    assert read[0].settings.keys() == read[1].settings.keys() or not read[0].complete

@@ -21,8 +21,8 @@ SIZES = (3, 8, 10)  # classes seen in the three tasks
 NEW = (3, 5, 2)
 EPOCHS = 5  # what split-digits recommends
 BATCH = {"batch_size": 16}
-MLP = {"backbone": "mlp:32x1", "eval_grid": "none", "stream_settings": {"sizes": [3, 5, 2], "train_per_class": 32}}
-TEXT = {
+MLP: dict[str, Any] = {"backbone": "mlp:32x1", "eval_grid": "none", "stream_settings": {"sizes": [3, 5, 2], "train_per_class": 32}}
+TEXT: dict[str, Any] = {
     "stream": "text-shift",
     "stream_settings": {"domains": "prose,cipher", "context": 16, "tokens": 1200, "eval_blocks": 8},
     "backbone": "byte-gpt?d=16,layers=1,ctx=16",
