@@ -21,7 +21,11 @@ SIZES = (3, 8, 10)  # classes seen in the three tasks
 NEW = (3, 5, 2)
 EPOCHS = 5  # what split-digits recommends
 BATCH = {"batch_size": 16}
-MLP: dict[str, Any] = {"backbone": "mlp:32x1", "eval_grid": "none", "stream_settings": {"sizes": [3, 5, 2], "train_per_class": 32}}
+MLP: dict[str, Any] = {
+    "backbone": "mlp:32x1",
+    "eval_grid": "none",
+    "stream_settings": {"sizes": [3, 5, 2], "train_per_class": 32},
+}
 TEXT: dict[str, Any] = {
     "stream": "text-shift",
     "stream_settings": {"domains": "prose,cipher", "context": 16, "tokens": 1200, "eval_blocks": 8},
