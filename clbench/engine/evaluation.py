@@ -14,8 +14,9 @@ from torch import Tensor
 from clbench.engine.cost import FlopCount
 from clbench.engine.cursor import Line
 from clbench.engine.faults import fault_point
-from clbench.engine.grid import Plan
+from clbench.engine.grid import Plan, subset_size
 from clbench.engine.hooks import hook, overrides
+from clbench.engine.pools import ranks_in_class
 from clbench.errors import RunFailed
 from clbench.rng import derive_seed
 from clbench.samples import Samples
@@ -48,7 +49,11 @@ class Evaluator:
         self.at_switch: Values = {}
         self.values: list[Tensor] = []
         self.flops_per_text = 0.0
-        self.subsets = {s.name: _subset(session.stream.content, s, plan.subset) for s in session.stream.eval_sets}
+        even, content = session.objective.scores_whole, session.stream.content
+        self.subsets = {
+            s.name: _subset(content, s, min(plan.subset, subset_size(s)) if even else plan.subset, even)
+            for s in session.stream.eval_sets
+        }
 
     def boundary(self, step: int, tasks_seen: int, repeats: bool, line: Line) -> list[Row]:
         """Rows of all sets, whole, and the trace rows of the subset at this switch, which cost nothing more.
@@ -327,11 +332,16 @@ def _paired_error(values: Tensor, before: Tensor | None) -> float | None:
     return (difference.std() / math.sqrt(len(values))).item()
 
 
-def _subset(content: str, eval_set: EvalSet, size: int) -> Tensor:
-    """The first `size` of a permutation fixed by the stream and the set: shared by all runs of the stream. A retrieval
-    set is taken whole: how hard it is depends on its size."""
+def _subset(content: str, eval_set: EvalSet, size: int, even: bool) -> Tensor:
+    """The first `size` of a permutation fixed by the stream and the set: shared by all runs of the stream. even: as
+    many of each class, or all where it has fewer. A retrieval set is taken whole: how hard it is depends on its
+    size."""
     if eval_set.kind == "retrieval":
         return torch.arange(len(eval_set.data))
     generator = torch.Generator()
     generator.manual_seed(derive_seed(0, "evaluation-subset", content, eval_set.name))
-    return torch.randperm(len(eval_set.data), generator=generator)[:size].sort().values
+    order = torch.randperm(len(eval_set.data), generator=generator)
+    if even:
+        labels = eval_set.data.labels[order]
+        order = order[ranks_in_class(torch.arange(len(order)), labels).argsort(stable=True)]
+    return order[:size].sort().values

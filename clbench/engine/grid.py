@@ -10,9 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clbench.stream import EvalSet
 
 GEOMETRIC = (1, 2, 3, 4, 5, 7, 10)
 SUBSETS = (1000, 500, 250, 128, 64)
+SMALLEST, PER_CLASS, PART = 300, 2, 10  # of a set of images with captions: see `subset_size`
 SHARE = 0.10
 TRAINING_COST = 3.0
 ENOUGH_POINTS = 16
@@ -58,6 +63,13 @@ def standard_grid(length: int) -> list[int]:
     return steps
 
 
+def subset_size(eval_set: EvalSet) -> int:
+    """How many samples of a set of images with captions are scored inside a task, where that is not too costly: a
+    tenth, but at least two of a class and 300 in all (FoMo-in-Flux, arXiv 2408.14471, its code's configuration)."""
+    n = len(eval_set.data)
+    return min(n, max(PER_CLASS * len(eval_set.classes), SMALLEST, n // PART))
+
+
 def plan(
     setting: str,
     task_samples: Sequence[float],
@@ -65,22 +77,24 @@ def plan(
     sets_scored: Sequence[int],
     largest_set: int,
     training_cost: float = TRAINING_COST,
+    subsets: Sequence[int] = SUBSETS,
 ) -> Plan:
     """The plan for a run.
 
     setting: default, full, none, or an interval. task_samples, task_steps: samples and steps trained on per task, as
-    estimated; sets_scored: how many sets a continual evaluation scores in each task; largest_set: its size.
+    estimated; sets_scored: how many sets a continual evaluation scores in each task; largest_set: its size; subsets:
+    the sizes that a set's subset may have.
     """
-    largest = max(1, min(SUBSETS[0], largest_set))
     if setting == "none":
-        return Plan(points=0, subset=largest)
+        return Plan(points=0, subset=max(1, min(SUBSETS[0], largest_set)))
+    largest = max(1, min(subsets[0], largest_set))
     if setting == "full":
         return Plan(points=None, subset=largest)
     if setting != "default":
         return Plan(points=None, subset=largest, interval=int(setting))
     budget = SHARE * training_cost * sum(task_samples)
     standard = max((len(standard_grid(round(steps))) for steps in task_steps), default=0)
-    for subset in SUBSETS:
+    for subset in subsets:
         subset = min(subset, largest_set)
         affordable = int(budget / max(1, subset * sum(sets_scored)))
         if affordable >= standard:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from clbench.engine.grid import TRAINING_COST, Plan, plan
+from clbench.engine.grid import SUBSETS, TRAINING_COST, Plan, plan, subset_size
 from clbench.upstream import OWN
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ def evaluation_plan(session: Session) -> Plan:
         held_out + sum(s.belongs_to is not None and s.belongs_to <= task.index for s in stream.eval_sets)
         for task in tasks
     ]
+    subsets: tuple[int, ...] = SUBSETS
+    if session.objective.scores_whole:
+        largest = max(subset_size(s) for s in stream.eval_sets)
+        subsets = (largest, *(size for size in SUBSETS if size < largest))
     return plan(
         setting,
         samples,
@@ -35,4 +39,5 @@ def evaluation_plan(session: Session) -> Plan:
         scored,
         max(len(s.data) for s in stream.eval_sets),
         1.0 if needs.gradient_free else TRAINING_COST,
+        subsets,
     )

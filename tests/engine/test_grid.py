@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clbench.engine.grid import FEWEST_POINTS, SHARE, plan, standard_grid
+from clbench.engine.grid import FEWEST_POINTS, SHARE, plan, standard_grid, subset_size
+from clbench.samples import Pool, Samples
+from clbench.stream import EvalSet
 
 
 def test_standard_grid_is_geometric_then_even() -> None:
@@ -41,3 +45,13 @@ def test_other_settings() -> None:
     assert plan("full", [100], [10], [1], 500).steps(10) == frozenset(standard_grid(10))
     assert sorted(plan("4", [100], [10], [1], 500).steps(10)) == [4, 8, 10]
     assert plan("full", [100], [10], [1], 5000).subset == 1000
+
+
+@pytest.mark.parametrize(
+    ("n", "classes", "expected"), [(120, 5, 120), (2000, 10, 300), (2000, 200, 400), (50000, 10, 5000), (390, 200, 390)]
+)
+def test_subsets_of_sets_with_captions(n: int, classes: int, expected: int) -> None:
+    """min(n, max(2 C, 300, n / 10)): the configuration of FoMo-in-Flux."""
+    data = Samples(Pool(torch.zeros(n, 1), torch.arange(n) % classes))
+    assert subset_size(EvalSet("s", data, None, tuple(range(classes)))) == expected
+    assert plan("full", [100], [10], [1], n, subsets=(expected,)).subset == expected
