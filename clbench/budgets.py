@@ -148,7 +148,7 @@ class Allowance:
             "memory_ratio": float(self.ratio),
             "memory_bytes": self.cost.memory,
             "memory_full_bytes": self.full.memory,
-            "flops_per_step_full": [task.phases[0].flops for task in self.full.tasks],
+            "flops_per_step_full": [task.phases[0].flops if task.phases else 0 for task in self.full.tasks],
             "tasks": tasks,
         }
 
@@ -173,12 +173,15 @@ def allow(
         parts = _shares(budget[key], full)
         limits[key], shares[key] = float(sum(parts)), tuple(float(part) for part in parts)
         price = ratio if key == "maf" else Fraction(1)
+        owed = Fraction(0)
         for index, (task, part) in enumerate(zip(cost.tasks, parts, strict=True)):
-            if not part:  # learned elsewhere
+            if not part:  # learned elsewhere: the next task pays for what hooks compute all the same
+                owed += task.flops() * price
                 continue
-            found = task.affordable(part / price)
-            if (found is None and task.flops() * price > part) or (found is not None and found < 1):
-                raise UserError(_too_small(key, budget[key], strategy, cost, full, index, price, part))
+            left, owed = part - owed, Fraction(0)
+            found = task.affordable(left / price)
+            if (found is None and task.flops() * price > left) or (found is not None and found < 1):
+                raise UserError(_too_small(key, budget[key], strategy, cost, full, index, price, left))
             once = None if single_pass is None else single_pass[index]
             known = [n for n in (steps[index], found, once) if n is not None]
             steps[index] = None if found is None else min(known)

@@ -79,6 +79,17 @@ def test_an_amount_is_the_same_for_every_task() -> None:
     assert allow({"maf": 8e6, "flops": 4e6}, cost, full, "method").steps == (200_000, (2_000_000 - 40) // 20)
 
 
+def test_what_is_computed_for_a_task_learned_elsewhere_is_paid_by_the_next() -> None:
+    train = (PhaseCost("train", 10, 100, Fraction(1)),)
+    full = RunCost((TaskCost("a", (), 0), TaskCost("b", train, 0), TaskCost("c", train, 0)), {"all": 100})
+    ewc = RunCost((TaskCost("a", (), 98), TaskCost("b", train, 20), TaskCost("c", train, 20)), {"all": 200})
+    assert allow({"maf": 1.0}, full, full, "finetune").steps == (None, 100, 100)
+    found = allow({"maf": 1.0}, ewc, full, "ewc")
+    assert found.shares["maf"] == (0, 1000, 1000)
+    assert found.steps == (None, (500 - 98 - 20) // 10, (500 - 20) // 10)
+    assert 2 * ewc.flops(found.steps) <= found.limits["maf"]
+
+
 def test_phases_that_the_setting_stretches_or_leaves_alone() -> None:
     head = PhaseCost("head", 5, 99, Fraction(3, 5))
     align = PhaseCost("align", 7, 4, fixed=4)

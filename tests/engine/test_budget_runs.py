@@ -72,6 +72,17 @@ def test_full_fine_tuning_under_its_own_cost_is_the_run_without_a_budget(runs: A
     assert "budget" not in record_of(plain)
 
 
+def test_a_first_task_learned_elsewhere_has_no_share(runs: Any) -> None:
+    fields = {**MLP, "upstream": "shared", "strategy_settings": BATCH}
+    plain = runs.finish("plain", runs.spec("finetune", **fields), every=None)
+    folder = runs.finish("full", runs.spec("finetune", budget={"maf": 1.0}, **fields), every=None)
+    assert result(folder) == result(plain)
+    budget = record_of(folder)["budget"]
+    assert [task["share_maf"] > 0 for task in budget["tasks"]] == [False, True, True]
+    assert [task["steps"] for task in budget["tasks"]] == [None, *(EPOCHS * new * 32 // 16 for new in NEW[1:])]
+    assert budget["flops_per_step_full"] == [0, *(perceptron_step(n) for n in SIZES[1:])]
+
+
 @pytest.mark.parametrize(
     ("strategy", "settings"), [("ewc", {"fisher_samples": 20}), ("lwf", {}), ("replay", {"memory_size": 20})]
 )
