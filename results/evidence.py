@@ -342,8 +342,8 @@ def _telling(verdicts: Sequence[Verdict]) -> int | None:
 def _unit(expression: Expression) -> str:
     if expression.is_ratio:
         return ""
-    functions = [name for name in expression.functions() if name in QUANTITIES]
-    return QUANTITIES[functions[0]].unit if functions else "nats"
+    used = [name for name in (*expression.functions(), *sorted(expression.names())) if name in QUANTITIES]
+    return QUANTITIES[used[0]].unit if used else "nats"
 
 
 def _marked(verdict: Verdict) -> str:

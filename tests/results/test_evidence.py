@@ -288,3 +288,9 @@ def test_points_have_one_digit(script: Script) -> None:
     evidence = script("evidence")
     assert evidence.with_unit([1.26, 1.26], "points") == "+1.3 points"
     assert evidence.with_unit([1.26, 1.26], "nats") == "+1.2600 nats"
+
+
+def test_a_spread_has_the_unit_of_what_is_spread(script: Script) -> None:
+    evidence, expression = script("evidence"), script("inequalities").Expression
+    assert evidence._unit(expression("spread(accumulation, a, b) > 1")) == "points"
+    assert evidence._unit(expression("spread(final, a, b) > 1")) == "nats"
