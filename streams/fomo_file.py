@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -36,7 +38,8 @@ def write_stream_file(path: Path, keys: Sequence[str]) -> None:
 def read_stream_file(path: Path, known: Sequence[str]) -> list[str]:
     """The keys of `known` that the file lists, in its order. Raises UserError for anything it does not know.
 
-    Sets are told by name without regard to capitals, `-` and `_`; classes too, where no class has the very name.
+    Sets are told by name without regard to capitals, `-` and `_`; classes too, where no class has the very name and
+    one alone is meant.
     """
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
@@ -46,7 +49,8 @@ def read_stream_file(path: Path, known: Sequence[str]) -> list[str]:
         raise UserError(f"stream file {path} is not valid JSON ({error})") from None
     if not isinstance(listed, list) or not all(isinstance(item, str) and SEPARATOR in item for item in listed):
         raise UserError(f"stream file {path} holds no list of 'DATASET{SEPARATOR}class'")
-    exact, loose = {_exact(key): key for key in known}, {_loose(key): key for key in known}
+    exact, alike = {_exact(key): key for key in known}, Counter(_loose(key) for key in known)
+    loose = {_loose(key): key for key in known if alike[_loose(key)] == 1}
     found: list[str] = []
     for item in listed:
         key = exact.get(_exact(item)) or loose.get(_loose(item))
@@ -62,7 +66,7 @@ def read_stream_file(path: Path, known: Sequence[str]) -> list[str]:
 
 
 def _exact(key: str) -> tuple[str, str]:
-    name, _, class_name = key.partition(SEPARATOR)
+    name, _, class_name = unicodedata.normalize("NFC", key).partition(SEPARATOR)
     return canonical(name), class_name
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from clbench.errors import UserError
 from clbench.stream import Stream
+from clbench.streams.fomo_report import shared_names, shown_in_training
 from clbench.streams.fomo_roles import roles
 
 Build = Callable[..., Stream]
@@ -169,6 +170,16 @@ def test_images_without_captions_have_those_of_their_class(fomo: Build, folder: 
     stream = fomo(folder("trees", captions=said))
     assert stream.captions is not None
     assert list(stream.captions.of_row.values()) == [("a tall ash",)]
+
+
+def test_what_parts_of_a_stream_have_in_common_is_reported(fomo: Build, folder: Folder) -> None:
+    import shutil
+
+    first, second = folder("first", ("red_fox", "Ash", "elk")), folder("second", ("red fox", "ash", "owl"))
+    shutil.copy(Path(first, "train/Ash/0.png"), Path(second, "test/owl/9.png"))
+    stream = fomo(first, held_out=[second], pretraining=[folder("third", ("owl", "yak"))], mixture=[0.3, 0.4, 0.3])
+    assert shared_names(stream) == {("pool", "tasks"): 0, ("pool", "held-out sets"): 1, ("tasks", "held-out sets"): 2}
+    assert shown_in_training(stream) == (1, 6 + 7)
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------

@@ -207,6 +207,16 @@ def test_published_names_are_told_without_capitals(tmp_path: Path) -> None:
     ]
 
 
+def test_a_name_that_may_mean_two_classes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    known = ["zoo+++red fox", "zoo+++red_fox", "zoo+++e\u0301te"]
+    path.write_text(json.dumps(["Zoo+++red fox", "zoo+++\u00e9te", "zoo+++red_fox"]))
+    assert read_stream_file(path, known) == [known[0], known[2], known[1]]
+    path.write_text(json.dumps(["zoo+++Red-Fox"]))
+    with pytest.raises(UserError, match="zoo has no class 'Red-Fox'"):
+        read_stream_file(path, known)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -282,8 +292,9 @@ def test_the_commands_write_a_file_and_print_a_report(
     listed = json.loads((tmp_path / "order.json").read_text(encoding="utf-8"))
     assert len(listed) == 6 and digest_of(listed) in capsys.readouterr().out
     fomo_report.main(["fomo-nano", *settings, "--order-seed", "2"])
-    head, *_, last = capsys.readouterr().out.splitlines()
+    head, *_, last, common = capsys.readouterr().out.splitlines()
     assert digest_of(listed) in head and last.split() == ["task3", "1", "1", "3", "0.000"]
+    assert "pool and tasks 6, pool and held-out sets 0" in common and "0 of 60 test images" in common
 
 
 def test_tasks_of_one_set_are_as_far_from_the_whole_as_sets_are_unequal(nano: Callable[..., Stream]) -> None:
