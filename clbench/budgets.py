@@ -178,10 +178,11 @@ def allow(
             if not part:  # learned elsewhere: the next task pays for what hooks compute all the same
                 owed += task.flops() * price
                 continue
-            left, owed = part - owed, Fraction(0)
+            left = part - owed
             found = task.affordable(left / price)
             if (found is None and task.flops() * price > left) or (found is not None and found < 1):
-                raise UserError(_too_small(key, budget[key], strategy, cost, full, index, price, left))
+                raise UserError(_too_small(key, budget[key], strategy, cost, full, index, price, left, owed))
+            owed = Fraction(0)
             once = None if single_pass is None else single_pass[index]
             known = [n for n in (steps[index], found, once) if n is not None]
             steps[index] = None if found is None else min(known)
@@ -198,11 +199,21 @@ def _shares(limit: float, full: RunCost) -> list[Fraction]:
 
 
 def _too_small(
-    key: str, limit: float, strategy: str, cost: RunCost, full: RunCost, index: int, price: Fraction, part: Fraction
+    key: str,
+    limit: float,
+    strategy: str,
+    cost: RunCost,
+    full: RunCost,
+    index: int,
+    price: Fraction,
+    part: Fraction,
+    owed: Fraction,
 ) -> str:
-    """What does not fit, and what would."""
+    """What does not fit, and what would. part: of the task, without what it pays for earlier ones, `owed`."""
     task = cost.tasks[index]
     needs = [_least(each) * price for each in cost.tasks]
+    step = needs[index] - task.extra * price
+    needs[index] += owed
     if limit < MULTIPLES_BELOW:
         least = max(need / each.flops() for need, each in zip(needs, full.tasks, strict=True) if each.flops())
         fits = f"{key}={_up(float(least))}x"
@@ -211,7 +222,7 @@ def _too_small(
     return (
         f"budget {key}={limit:g}: not one step of {strategy} fits into task {index} ({task.name}), whose share is "
         f"{with_prefix(float(part))}: {with_prefix(float(task.extra * price))} come once in the task, and a step "
-        f"costs {with_prefix(float(needs[index] - task.extra * price))}; {fits} would do for every task"
+        f"costs {with_prefix(float(step))}; {fits} would do for every task"
     )
 
 

@@ -88,6 +88,10 @@ def test_what_is_computed_for_a_task_learned_elsewhere_is_paid_by_the_next() -> 
     assert found.shares["maf"] == (0, 1000, 1000)
     assert found.steps == (None, (500 - 98 - 20) // 10, (500 - 20) // 10)
     assert 2 * ewc.flops(found.steps) <= found.limits["maf"]
+    with pytest.raises(UserError, match="task 1") as caught:
+        allow({"maf": 0.2}, ewc, full, "ewc")
+    enough = str(caught.value).rpartition("maf=")[2].split()[0]
+    assert allow({"maf": budget_amount("maf", enough)}, ewc, full, "ewc").steps[1] == 1
 
 
 def test_phases_that_the_setting_stretches_or_leaves_alone() -> None:
