@@ -56,7 +56,7 @@ def check(strategy: str, objective: str | None = None) -> Iterator[Finding]:
     """Every probe of a strategy (a name, or file.py:Class), one after another. Raises UserError where there is none.
 
     objective: the only one it is tried on; None: all that it works with. Everything runs in forked children with one
-    thread, in a temporary folder; about ten seconds a stream for a strategy that trains small models.
+    thread, in a temporary folder; ten to twenty seconds a stream for a strategy that trains small models.
     """
     needs = load_strategy(strategy).needs
     tried = _tried_on(strategy, needs, objective)
