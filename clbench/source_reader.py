@@ -90,9 +90,14 @@ def module_file(name: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
-@cache
 def read_module(path: Path, name: str) -> Module:
-    """Parse a file. Raises UserError where it cannot be read or is not Python."""
+    """Parse a file, once. Raises UserError where it cannot be read or is not Python."""
+    return _parsed(path, name, path.absolute())
+
+
+@cache
+def _parsed(path: Path, name: str, place: Path) -> Module:
+    """place: what a relative path stands for."""
     try:
         tree = ast.parse(path.read_bytes(), filename=str(path))
     except SyntaxError as error:
