@@ -90,7 +90,7 @@ def methods(figure: Figure, runs: Group) -> None:
     x, y = (100 * _before(runs["finetune"], name) for name in ("knowledge_accumulation", "zero_shot_retention"))
     axes.plot(x, y, color=COLORS[2], marker="x", markersize=5, linestyle="none")
     labels.append((x, y, "before training"))
-    axes.margins(0.1)
+    axes.margins(0.13, 0.1)
     axes.autoscale_view()
     _equal_balance(axes)
     axes.set_xlabel("accumulation (KA): accuracy on the sets adapted to, %")

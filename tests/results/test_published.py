@@ -22,16 +22,23 @@ RESULTS = Path(__file__).parents[2] / "results"
 PUBLISHED = RESULTS / "published"
 VISION = RESULTS / "vision-cpu"
 CPT = RESULTS / "cpt-cpu"
+PAIRS = RESULTS / "multimodal-cpu"
 needs_cpt = pytest.mark.skipif(
     not (CPT / "runs").is_dir(), reason="results/cpt-cpu/runs is not there: python results/publish.py cpt-cpu"
+)
+needs_pairs = pytest.mark.skipif(
+    not (PAIRS / "runs").is_dir(),
+    reason="results/multimodal-cpu/runs is not there: python results/publish.py multimodal-cpu",
 )
 BOARDS = [
     pytest.param(PUBLISHED, id="published"),
     pytest.param(VISION, id="vision-cpu"),
     pytest.param(CPT, id="cpt-cpu", marks=needs_cpt),
+    pytest.param(PAIRS, id="multimodal-cpu", marks=needs_pairs),
 ]
+EVIDENCE = BOARDS[2:]
 FOLDERS = run_folders(PUBLISHED)
-ALL = [*FOLDERS, *run_folders(VISION), *run_folders(CPT)]
+ALL = [*FOLDERS, *run_folders(VISION), *run_folders(CPT), *run_folders(PAIRS)]
 EACH = 12  # by default one record of so many is looked at in full
 
 TINY = """
@@ -76,20 +83,29 @@ def test_the_language_models_have_three_seeds_of_every_row() -> None:
     assert all(len(row["runs"]) >= 3 or row["diverged"] for row in rows)
 
 
-@pytest.mark.parametrize("suite", ["vision-cpu", pytest.param("cpt-cpu", marks=needs_cpt)])
-def test_the_claims_page_follows_from_the_records(claims: ModuleType, suite: str) -> None:
-    written = (RESULTS / suite / "claims.md").read_text(encoding="utf-8")
+@needs_pairs
+def test_image_text_models_have_three_orders_of_every_row_but_all_at_once() -> None:
+    rows = json.loads((PAIRS / "leaderboard.json").read_text(encoding="utf-8"))
+    assert {row["stream"] for row in rows} == {"fomo-mini"}
+    assert [len(row["runs"]) for row in rows if not row["diverged"]].count(1) == 1
+    assert all(len(row["runs"]) in (1, 3) or row["diverged"] for row in rows)
+
+
+@pytest.mark.parametrize("board", BOARDS[1:])
+def test_the_claims_page_follows_from_the_records(claims: ModuleType, board: Path) -> None:
+    suite = board.name
+    written = (board / "claims.md").read_text(encoding="utf-8")
     made = claims.page(suite)
     assert written == made, f"run: python results/claims.py {suite}"
     for path, text in claims.documents(suite, made).items():
         assert path.read_text(encoding="utf-8") == text, f"run: python results/claims.py {suite}"
 
 
-@needs_cpt
-def test_every_run_that_a_claim_names_is_there(script: Callable[[str], ModuleType]) -> None:
+@pytest.mark.parametrize("board", EVIDENCE)
+def test_every_run_that_a_claim_names_is_there(script: Callable[[str], ModuleType], board: Path) -> None:
     evidence = script("evidence")
-    described, stated = evidence.read(CPT / "claims.yaml")
-    found = evidence.gather(described, CPT)
+    described, stated = evidence.read(board / "claims.yaml")
+    found = evidence.gather(described, board)
     assert not found.missing
     named = {name for claim in stated for rule in (*claim.holds, *claim.beside) for name in found.used(rule)}
     assert named == set(described)
