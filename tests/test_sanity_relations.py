@@ -21,6 +21,8 @@ They hold for every seed, whatever the data. `WHERE` names the tests; those of r
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -46,7 +48,10 @@ WHERE = {
         f"{HERE}::test_one_task_is_the_oracle_up_to_the_first_tasks_rule",
         "engine/test_pools.py::test_one_task_is_the_oracle_up_to_the_first_tasks_rule",
     ],
-    3: ["streams/test_fomo_orders.py::test_a_random_stream_and_its_reversal_hold_the_same"],
+    3: [
+        f"{HERE}::test_an_order_and_its_reversal_end_alike",
+        "streams/test_fomo_orders.py::test_a_random_stream_and_its_reversal_hold_the_same",
+    ],
     4: [
         "strategies/test_pairs.py::test_a_moving_average_at_its_ends",
         "strategies/test_merging.py::test_all_weight_on_the_old_deploys_theta0",
@@ -265,3 +270,27 @@ def test_the_recursion_of_rail_is_ridge_regression_on_all_data() -> None:
     )
     torch.testing.assert_close(m, at_once, rtol=0, atol=1e-4)
     torch.testing.assert_close(sums.solve(ridge).T, at_once, rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_an_order_and_its_reversal_end_alike(job: Job, finished: Finished) -> None:
+    """The embedded model, five draws of the order: the same concepts the other way round, and no difference that its own
+    spread does not explain (three standard errors)."""
+    steps = {"steps": 8, "batch_size": 24, "lr": 0.0003}
+    images = {"train_per_concept": 20, "test_per_concept": 20, "pool_per_concept": 20, "size": 32}
+
+    def ends(seed: int, ordering: str) -> tuple[float, float]:
+        """Accumulation and retention."""
+        fields = {"order_seed": seed, "backbone": "micro-clip"}
+        rows = finished(job(settings=steps, fields=fields, ordering=ordering, **images)).table.table
+        last = [row for row in rows if row.tasks_seen == 3 and row.kind == "boundary"]
+        values = {role: [row.value or 0.0 for row in last if row.role == role] for role in ("adaptation", "held-out")}
+        assert len(values["adaptation"]) == 2 and len(values["held-out"]) == 1
+        return sum(values["adaptation"]) / 2, sum(values["held-out"])
+
+    ends_of = {kind: [ends(seed, kind) for seed in range(1, 6)] for kind in ("random", "reverse:random")}
+    for quantity in (0, 1):
+        differences = [a[quantity] - b[quantity] for a, b in zip(*ends_of.values(), strict=True)]
+        spread = statistics.stdev(differences) / math.sqrt(len(differences))
+        assert abs(statistics.mean(differences)) < 3 * spread + 0.01
+        assert abs(statistics.mean(differences)) < 0.2
