@@ -274,8 +274,8 @@ def test_the_recursion_of_rail_is_ridge_regression_on_all_data() -> None:
 
 @pytest.mark.slow
 def test_an_order_and_its_reversal_end_alike(job: Job, finished: Finished) -> None:
-    """The embedded model, five draws of the order: the same concepts the other way round, and no difference that its own
-    spread does not explain (three standard errors)."""
+    """The embedded model, five draws of the order: the same concepts the other way round, no difference beyond what its
+    own spread explains (three standard errors)."""
     steps = {"steps": 8, "batch_size": 24, "lr": 0.0003}
     images = {"train_per_concept": 20, "test_per_concept": 20, "pool_per_concept": 20, "size": 32}
 
