@@ -177,6 +177,7 @@ def test_text(name: str, tmp_path: Path) -> None:
     equal(*both({**TEXT, "strategy": name, "strategy_settings": settings}, tmp_path))
 
 
+@pytest.mark.slow
 def test_images_with_captions_are_computed_whole_by_each(pairs_stream: Any, tmp_path: Path) -> None:
     """A sample's loss depends on its batch: half of a batch would have another one."""
     fields = {**pairs_stream.job(tmp_path), "strategy": "replay"}

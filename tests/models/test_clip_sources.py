@@ -111,6 +111,7 @@ def test_a_tokeniser_that_is_nowhere_is_told_in_one_line(
     pairs_stream: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # read from there at its import
     text = {"hf_model_name": "bert-base-uncased", "hf_tokenizer_name": "nobody/knows", "context_length": 8}
     path = tmp_path / "two_towers.json"
     path.write_text(json.dumps({**pairs_stream.TINY, "text_cfg": text}))
