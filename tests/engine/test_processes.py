@@ -86,8 +86,9 @@ SMALL_RUN = ("run", "finetune", "split-digits", "--backbone", "mlp:16x1", "--thr
 def long_run(folder: Path, devices: int) -> tuple[Any, list[int]]:
     """A run that will not end by itself, and its children, once it trains."""
     started = clbench(*SMALL_RUN, "--set", "steps=100000", "--devices", str(devices), cwd=folder)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(folder.glob("results/runs/*/*/*/evaluations.jsonl")):
+    deadline = time.monotonic() + 120
+    while not any(rows.stat().st_size for rows in folder.glob("results/runs/*/*/*/evaluations.jsonl")):
+        assert time.monotonic() < deadline and started.poll() is None, "it never began to train"
         time.sleep(0.1)
     children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text()
     return started, [int(pid) for pid in children.split()]
