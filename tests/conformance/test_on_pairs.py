@@ -29,7 +29,7 @@ from clbench.samples import Samples
 from clbench.stream import Stream
 
 BAD = Path(__file__).with_name("bad_on_pairs.py")
-METHODS = ("zscl", "codyra", "ema-merge", "replay", "der", "ewc", "greedy-soup", "feedback")
+METHODS = ("zscl", "codyra", "ema-merge", "replay", "feedback")
 Probe = Callable[[Subject], Finding]
 FOUND: dict[str, tuple[Probe, str]] = {
     "HiddenEmbeddings": (
