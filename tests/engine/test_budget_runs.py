@@ -128,6 +128,7 @@ def test_a_killed_run_keeps_to_the_same_steps(runs: Any, fault: str) -> None:
         assert record_of(folder)["cost"][key] == record_of(whole)["cost"][key]
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_pairs_with_merged_adapters(runs: Any, pairs_stream: Any, tmp_path: Path) -> None:
     """Killed within the second task: between the last checkpoint and the kill steps are taken again."""
     job = pairs_stream.job(tmp_path, tune="lora:4", budget={"maf": 0.5})

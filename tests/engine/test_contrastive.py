@@ -35,9 +35,9 @@ def job(pairs_stream: Any, tmp_path: Path) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("strategy", "settings", "fields", "fault"),
     [
-        ("replay", {"memory_size": 10}, {}, "phase:7"),
-        ("lwf", {}, {"tune": "locked-text"}, "phase:8"),
-        ("codyra", {}, {}, "phase:8"),
+        pytest.param("replay", {"memory_size": 10}, {}, "phase:7", marks=pytest.mark.slow),
+        pytest.param("lwf", {}, {"tune": "locked-text"}, "phase:8", marks=pytest.mark.slow),
+        pytest.param("codyra", {}, {}, "phase:8", marks=pytest.mark.slow),
         ("ema-merge", {}, {"tune": "lora:2"}, "evaluate:6"),
         ("ewc", {"fisher_samples": None}, {}, "batches:2"),
     ],
