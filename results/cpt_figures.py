@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cpt_rates import Rates, rates_of
-from drawing import Drawing, Group, Runs, along, centred, command, legend, place_labels, remark
+from drawing import Drawing, Group, Runs, along, command, legend, place_labels, remark, spots
 from inequalities import mean_sd
 from run_quantities import adaptation, forgetting, seen_depth
 
@@ -85,9 +85,10 @@ def tradeoff(figure: Figure, runs: Group) -> None:
     ]
     labels: list[tuple[float, float, str]] = []
     drawn: list[tuple[float, float]] = []
-    spots = _spots({name: runs[name] for *_, members in families for name, _ in members if runs.get(name)})
+    there = {name: runs[name] for *_, members in families for name, _ in members if runs.get(name)}
+    places = spots(there, lambda run: adaptation(run, STRONG), lambda run: forgetting(run, OLD))
     for i, (_, color, line, members) in enumerate(families):
-        points = [(text, spots[name]) for name, text in members if name in spots]
+        points = [(text, places[name]) for name, text in members if name in places]
         for text, (x, dx, y, dy) in points:
             axes.errorbar(x, y, xerr=dx, yerr=dy, color=COLORS[color], marker=MARKERS[i], markersize=3.6, linewidth=0.8)
             labels.append((x, y, text))
@@ -235,16 +236,6 @@ def _draw_branches(axes: Axes, rates: Rates, members: Runs) -> None:
             if all(name in run.sets(0, task + 1) for run in members.values()):
                 value = mean_sd([run.loss(task, name) for run in members.values()])[0]
                 axes.plot(branch[-1][0], value, "o", color=color, markersize=3.4, markerfacecolor="white", zorder=4)
-
-
-def _spots(groups: Group) -> dict[str, tuple[float, float | None, float, float | None]]:
-    """Of each group adaptation and forgetting, both with their deviation over the seeds that all groups have."""
-    seeds = sorted(set.intersection(*(set(members) for members in groups.values())))
-    won, lost = (
-        centred({name: [of(members[seed], domain) for seed in seeds] for name, members in groups.items()})
-        for of, domain in ((adaptation, STRONG), (forgetting, OLD))
-    )
-    return {name: (*mean_sd(won[name]), *mean_sd(lost[name])) for name in groups}
 
 
 def _per_step(members: Runs) -> int:

@@ -91,6 +91,18 @@ def centred(values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     return {name: [v - own + whole for v, own in zip(row, by_seed, strict=True)] for name, row in values.items()}
 
 
+def spots(
+    groups: Group, across: Callable[[Run], float], up: Callable[[Run], float]
+) -> dict[str, tuple[float, float | None, float, float | None]]:
+    """Of each group two quantities, both with their deviation over the seeds that all groups have, once `centred`."""
+    seeds = sorted(set.intersection(*(set(members) for members in groups.values())))
+    xs, ys = (
+        centred({name: [of(members[seed]) for seed in seeds] for name, members in groups.items()})
+        for of in (across, up)
+    )
+    return {name: (*mean_sd(xs[name]), *mean_sd(ys[name])) for name in groups}
+
+
 def legend(figure: Figure, entries: Sequence[tuple[str, Any, str | None, str]]) -> None:
     """One block above the axes. entries: colour, line, marker, text."""
     from matplotlib.lines import Line2D

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from drawing import Drawing, Group, Runs, along, centred, command, legend, place_labels, remark
+from drawing import Drawing, Group, Runs, along, command, legend, place_labels, remark, spots
 from inequalities import mean_sd
 from retention_quantities import accumulation, retention
 from run_quantities import Run
@@ -75,11 +75,11 @@ def methods(figure: Figure, runs: Group) -> None:
     drawn: list[tuple[float, float]] = []
     labels: list[tuple[float, float, str]] = []
     there = {name: runs[name] for *_, members in FAMILIES for name, _ in members if runs.get(name)}
-    spots = _spots(there)
+    places = spots(there, accumulation, retention)
     for i, (_, color, members) in enumerate(FAMILIES):
         for name, text in members:
-            if name in spots:
-                x, dx, y, dy = spots[name]
+            if name in places:
+                x, dx, y, dy = places[name]
                 axes.errorbar(
                     x, y, xerr=dx, yerr=dy, color=COLORS[color], marker=MARKERS[i], markersize=4, linewidth=0.8
                 )
@@ -204,16 +204,6 @@ def _before(members: Runs, metric: str) -> float:
 def _mean(members: Runs, of: Callable[[Run], float]) -> tuple[float, float]:
     center, sd = mean_sd([of(run) for run in _of(members)])
     return center, sd or 0.0
-
-
-def _spots(groups: Group) -> dict[str, tuple[float, float | None, float, float | None]]:
-    """Of each group KA and ZS, both with their deviation over the orders that all groups have."""
-    seeds = sorted(set.intersection(*(set(members) for members in groups.values())))
-    gained, kept = (
-        centred({name: [of(members[seed]) for seed in seeds] for name, members in groups.items()})
-        for of in (accumulation, retention)
-    )
-    return {name: (*mean_sd(gained[name]), *mean_sd(kept[name])) for name in groups}
 
 
 def _ranks(run: Run, prefix: str) -> list[float]:
