@@ -111,31 +111,13 @@ def choices(figure: Figure, runs: Group) -> None:
         for text, of, color in KINDS:
             found = [_mean(runs[name], of) for name, _ in members]
             at = [i + (0.08 if text == "ZS" else -0.08) for i in range(len(members))]
-            axes.errorbar(
-                at,
-                [center for center, _ in found],
-                yerr=[sd for _, sd in found],
-                color=COLORS[color],
-                marker=MARKERS[color],
-                markersize=3.6,
-                linestyle="none",
-                linewidth=0.8,
-            )
+            _dots(axes, at, found, color, linestyle="none")
         axes.set_xticks(range(len(members)), [text for _, text in members])
         axes.set_xlim(-0.5, len(members) - 0.5)
         axes.set_title(title, loc="left")
     for _, of, color in KINDS:
         found = [_mean(runs[name], of) for name, _ in WEIGHTS]
-        axes = weights
-        axes.errorbar(
-            [weight for _, weight in WEIGHTS],
-            [center for center, _ in found],
-            yerr=[sd for _, sd in found],
-            color=COLORS[color],
-            marker=MARKERS[color],
-            markersize=3.6,
-            linewidth=0.8,
-        )
+        _dots(weights, [weight for _, weight in WEIGHTS], found, color)
     weights.set_title("EMA-merge: weight of the old model", loc="left")
     for i, (name, text) in enumerate(ORDERS):
         ways = [
@@ -184,6 +166,13 @@ FIGURES = {
     "choices": Drawing(choices, 4.6, tuple({name for name, _ in (*MIXTURES, *SCHEDULES, *ORDERS, *WEIGHTS)})),
     "ranks": Drawing(ranks, 2.3, ("codyra", "codyra_random")),
 }
+
+
+def _dots(axes: Axes, at: Sequence[float], found: Sequence[tuple[float, float]], kind: int, **line: Any) -> None:
+    """Means with bars. kind: numbers colour and marker."""
+    centers, deviations = zip(*found, strict=True)
+    look = {"color": COLORS[kind], "marker": MARKERS[kind], "markersize": 3.6, "linewidth": 0.8}
+    axes.errorbar(at, centers, yerr=deviations, **look, **line)
 
 
 def _of(members: Runs) -> list[Run]:
