@@ -91,17 +91,16 @@ class MeasureSession(Session):
         return TaskCost(task.name, tuple(phases), int(self.meters.totals["flops_train"] - before))
 
     def _phase_cost(self, active: ActivePhase, lengths: list[Fraction | None]) -> PhaseCost:
-        earlier = self._earlier.get(active.number) if active.task.index > 1 else None
+        first_before, flops_before = self._earlier.get(active.number, (None, 0)) if active.task.index > 1 else (None, 0)
         found: list[int] = []
         self._counted_seconds = []
         for step in active.steps:
             self._flops = 0
             self._counted_seconds.append(self._step(active, step))
             found.append(self._flops)
-            if len(found) == STEPS or (earlier and found == [earlier[0]]):
+            if found == [first_before] or len(found) == STEPS:
                 break
-        same = earlier and found == [earlier[0]]
-        flops = earlier[1] if earlier and same else max(found, default=0)  # an epoch's last batch may be smaller
+        flops = flops_before if found == [first_before] else max(found, default=0)  # an epoch's last batch is smaller
         self._earlier[active.number] = (found[0] if found else -1, flops)
         first, second = lengths
         slope = Fraction(0) if first is None or second is None else (second - first) / (LENGTHS[1] - LENGTHS[0])
