@@ -51,6 +51,7 @@ def _work(work: Callable[[], Any], fault: str, seconds: int, writing: int) -> No
     """The child's whole life."""
     code = 1
     try:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(seconds)
         sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
         os.dup2(sys.stdout.fileno(), 1)

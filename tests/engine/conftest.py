@@ -18,6 +18,7 @@ from clbench.registry import STRATEGIES, load_strategy, targets
 from clbench.spec import make_spec
 
 HERE = Path(__file__).parent
+LONGEST = 300
 TINY = {"steps": 4, "batch_size": 16}
 TEXT = {
     "stream": "text-shift",
@@ -35,10 +36,12 @@ def classifies(strategy: str) -> bool:
 
 
 def forked(work: Callable[[], Any], fault: str = "") -> int:
-    """Exit status of a child doing the work; negative: the signal that ended it."""
+    """Exit status of a child doing the work; negative: the signal that ended it, an alarm's after five minutes."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(LONGEST)
         if fault:
             os.environ["CLBENCH_FAULT"] = fault
         try:

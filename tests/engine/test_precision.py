@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clbench.engine.environment import Environment
 from clbench.errors import UserError
 from clbench.launch import resume_run
+from clbench.spec import make_spec
 
 Outcome = Callable[[Path], dict[str, Any]]
 IMAGES = {"strategy_settings": {"steps": 5}, "backbone": "slim-resnet18"}
@@ -85,18 +91,49 @@ def test_a_changed_condition_is_refused(runs: Any, line: str, changed: str, mess
     assert json.loads((folder / "record.json").read_text())["status"] == "running"
 
 
-def test_threads_are_those_of_the_first_sitting(runs: Any, outcome: Outcome) -> None:
-    """A run that took the machine's thread count keeps it where fewer cores are left when it is resumed."""
-    spec = runs.spec("finetune", strategy_settings={"steps": 3}, eval_grid="none", threads=None)
-    whole = outcome(runs.finish("whole", spec, every=None))
-    folder = runs.finish("killed", spec, "phase:6")
+def test_threads_are_those_of_the_first_sitting(tmp_path: Path, outcome: Outcome) -> None:
+    """A run that took the machine's thread count keeps it where fewer cores are left when it is resumed.
+
+    Its processes are fresh ones: OpenMP's threads do not survive a fork.
+    """
     cores = sorted(os.sched_getaffinity(0))
-    assert environment(folder)["threads"] == len(cores)
+    command = [sys.executable, "-m", "clbench"]
+    first = [
+        *command,
+        "run",
+        "finetune",
+        "split-digits",
+        "--backbone",
+        "mlp",
+        "--set",
+        "steps=3",
+        "--eval-grid",
+        "none",
+    ]
 
-    def resume_on_one_core() -> None:
-        os.sched_setaffinity(0, cores[:1])
-        resume_run(folder)
+    def ended(arguments: list[str], on: list[int], **more: str) -> int:
+        variables = {**os.environ, "CLBENCH_CACHE": str(tmp_path / "cache"), **more}
+        variables.pop("OMP_NUM_THREADS", None)
+        pinned = partial(os.sched_setaffinity, 0, on)
+        return subprocess.run(arguments, env=variables, preexec_fn=pinned, capture_output=True).returncode
 
-    assert runs.fork(resume_on_one_core) == 0
-    assert environment(folder)["threads"] == len(cores)
-    assert outcome(folder) == whole
+    def run(name: str, **more: str) -> tuple[int, Path]:
+        status = ended([*first, "--out", str(tmp_path / name)], cores, **more)
+        return status, next((tmp_path / name).glob("runs/*/*/*"))
+
+    status, whole = run("whole")
+    assert (status, environment(whole)["threads"]) == (0, len(cores))
+    status, killed = run("killed", CLBENCH_FAULT="phase:6")
+    assert status == -signal.SIGKILL
+    assert ended([*command, "resume", str(killed)], cores[:1]) == 0
+    assert environment(killed)["threads"] == len(cores)
+    assert outcome(killed) == outcome(whole)
+
+
+@pytest.mark.parametrize(("told", "threads"), [("3", 3), ("2,1", 2), ("0", 4), ("many", 4), ("", 4)])
+def test_the_threads_that_openmp_was_told_are_taken(monkeypatch: pytest.MonkeyPatch, told: str, threads: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    spec = make_spec({"strategy": "finetune", "stream": "split-digits"})
+    assert Environment(spec).threads == threads
+    assert Environment(spec.model_copy(update={"threads": 5})).threads == 5
