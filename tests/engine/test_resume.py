@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clbench.launch import start_run
 from clbench.registry import STRATEGIES, load_strategy, targets
 
 Outcome = Callable[[Path], dict[str, Any]]
+Whole = Callable[[str, Any, Outcome], dict[str, Any]]
 
 FAULTS = [
     "initial:1",
@@ -29,6 +32,7 @@ FAULTS = [
 ]
 BUILT_IN = sorted(name for name, target in targets(STRATEGIES).items() if target.startswith("clbench."))
 SETTINGS = {"batch_size": 16, "steps": 5}
+COMMON = ("phase:9", "end_task:2")  # one of them for each strategy in the quick suite, the other in the slow one
 FIRST_TASK_ONLY = ("frozen",)
 EACH = 4  # of the kinds of faults every strategy meets one in so many, each the next ones
 
@@ -63,35 +67,46 @@ def test_killed_twice(runs: Any, outcome: Outcome, everything: str) -> None:
     assert outcome(folder) == whole
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
-@pytest.mark.parametrize("fault", ["phase:9", "end_task:2"])
-def test_every_strategy_resumes(runs: Any, outcome: Outcome, name: str, fault: str) -> None:
-    spec = runs.spec(name, **small(name))
-    whole = outcome(runs.finish("whole", spec, every=None))
-    folder = runs.finish("killed", spec, fault)
+@pytest.fixture(scope="module")
+def whole() -> Whole:
+    """The result of a strategy's uninterrupted small run, made once."""
+    made: dict[str, dict[str, Any]] = {}
+
+    def result(name: str, runs: Any, outcome: Outcome) -> dict[str, Any]:
+        if name not in made:
+            made[name] = outcome(runs.finish("whole", runs.spec(name, **small(name)), every=None))
+        return made[name]
+
+    return result
+
+
+@pytest.mark.parametrize(("name", "fault"), [(name, COMMON[i % 2]) for i, name in enumerate(BUILT_IN)])
+def test_every_strategy_resumes(runs: Any, outcome: Outcome, whole: Whole, name: str, fault: str) -> None:
+    folder = runs.finish("killed", runs.spec(name, **small(name)), fault)
     assert runs.resume(folder) == 0
-    assert outcome(folder) == whole
+    assert outcome(folder) == whole(name, runs, outcome)
+
+
+def others(number: int) -> list[str]:
+    """The kinds of faults that a strategy meets in the slow suite."""
+    return sorted({COMMON[(number + 1) % 2], *FAULTS[number % EACH :: EACH]})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "fault"), [(name, f) for i, name in enumerate(BUILT_IN) for f in FAULTS[i % EACH :: EACH]]
+    ("name", "fault"),
+    [(name, f) for i, name in enumerate(BUILT_IN) for f in others(i)],
 )
-def test_every_strategy_survives_faults_of_all_kinds(runs: Any, outcome: Outcome, name: str, fault: str) -> None:
-    spec = runs.spec(name, **small(name))
-    whole = outcome(runs.finish("whole", spec, every=None))
-    folder = runs.finish("killed", spec, fault) if reached(runs, spec, fault) else None
-    if folder is None:
+def test_every_strategy_survives_faults_of_all_kinds(
+    runs: Any, outcome: Outcome, whole: Whole, name: str, fault: str
+) -> None:
+    status = runs.fork(lambda: start_run(runs.spec(name, **small(name)), runs.folder, checkpoint_every=3), fault)
+    if status == 0:
         pytest.skip(f"{name} never passes {fault}")
+    assert status == -signal.SIGKILL
+    folder = next(runs.folder.glob("runs/*/*/*"))
     assert runs.resume(folder) == 0
-    assert outcome(folder) == whole
-
-
-def reached(runs: Any, spec: Any, fault: str) -> bool:
-    """Whether a run of this specification gets to the fault point at all."""
-    from clbench.launch import start_run
-
-    return bool(runs.fork(lambda: start_run(spec, runs.folder / "reached", checkpoint_every=3), fault) < 0)
+    assert outcome(folder) == whole(name, runs, outcome)
 
 
 def test_a_damaged_checkpoint_is_passed_over(runs: Any, outcome: Outcome, everything: str) -> None:
