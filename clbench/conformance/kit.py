@@ -22,7 +22,7 @@ from clbench.conformance.probes import (
     resume,
     unread_test_data,
 )
-from clbench.conformance.trial import Outcome, Trial, short_settings, warm_up
+from clbench.conformance.trial import Outcome, Trial, first_run, short_settings
 from clbench.errors import UserError, did_you_mean
 from clbench.models import describe
 from clbench.registry import load_strategy
@@ -98,8 +98,7 @@ def _model(kind: type[Strategy], takes: str, other: str | None) -> str | None:
 
 
 def _on_digits(trial: Trial, needs: Needs) -> Iterator[Finding]:
-    warm_up(trial)
-    whole, name = trial.run(PositionsLook()), "unequal tasks"
+    whole, name = first_run(trial, PositionsLook()), "unequal tasks"
     if not whole.error:
         yield Finding(name, trial.stream, "pass", f"tasks of 3, 5 and 2 classes: {len(whole.rows)} rows")
         yield from _probes(Subject(trial, needs, whole))
@@ -117,8 +116,7 @@ def _on_digits(trial: Trial, needs: Needs) -> Iterator[Finding]:
 
 
 def _on_others(trial: Trial, needs: Needs) -> Iterator[Finding]:
-    warm_up(trial)
-    whole = trial.run(PositionsLook())
+    whole = first_run(trial, PositionsLook())
     if whole.error:
         yield Finding("declared needs" if is_undeclared(whole.error) else "runs", trial.stream, "fail", whole.error)
         return

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -20,6 +23,7 @@ from clbench.spec import RunSpec, make_spec
 from clbench.strategy import Strategy
 from clbench.stream import Stream
 from clbench.table import EvaluationTable
+from clbench.torchvision_schemas import prepare
 
 if TYPE_CHECKING:
     from clbench.engine.session import Session
@@ -42,13 +46,17 @@ class Look(Reporter):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What two runs that should be equal are compared by. `error`: the line a run failed with, if it did."""
+    """What two runs that should be equal are compared by. `error`: the line a run failed with, if it did.
+
+    imported: the modules that the run had to import, in that order.
+    """
 
     state: str | None = None
     rows: list[str] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    imported: list[str] = field(default_factory=list)
 
     def difference(self, other: Outcome) -> str:
         """Where the other one differs first, in words; empty if nowhere."""
@@ -136,8 +144,20 @@ def short_settings(strategy: str, **changes: Any) -> dict[str, Any]:
     return settings
 
 
-def warm_up(trial: Trial) -> None:
-    """Import what runs import, here in the parent, by running the empty strategy; children need not import it again."""
+def first_run(trial: Trial, look: Look) -> Outcome:
+    """A whole run, and what it had to import is imported in this process too; later children need not do it again."""
+    _warm_up(trial)
+    outcome = trial.run(look)
+    if any(name.startswith("torchvision.") for name in outcome.imported):
+        prepare()
+    for name in outcome.imported:
+        with suppress(Exception):
+            import_module(name)
+    return outcome
+
+
+def _warm_up(trial: Trial) -> None:
+    """Import what every run imports, by running the empty strategy."""
     built = Prepared(trial.spec(eval_grid="none"))
     built.strategy = Strategy
     built.config = Strategy.Config(**{**asdict(built.stream.training), "steps": 2})
@@ -163,6 +183,7 @@ def _whole(
     from clbench.metrics import compute
 
     os.environ["CLBENCH_CACHE"] = str(folder / "cache")
+    before = set(sys.modules)
     built = Prepared(spec)
     if alter is not None:
         built.stream = alter(built.stream)
@@ -181,7 +202,9 @@ def _whole(
         result["error"] = str(error)
     finally:
         session.close()
-    return {**result, "rows": [row.to_json() for row in session.table.table], "notes": look.notes}
+    imported = [name for name in sys.modules if name not in before]
+    rows = [row.to_json() for row in session.table.table]
+    return {**result, "rows": rows, "notes": look.notes, "imported": imported}
 
 
 def _start(spec: RunSpec, out: Path) -> bool:

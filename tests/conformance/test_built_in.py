@@ -12,9 +12,10 @@ OBJECTIVES = ("classification", "language_modeling")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_a_built_in_strategy_passes(name: str) -> None:
-    works_with = load_strategy(name).needs.objectives or OBJECTIVES
-    findings = [finding for kind in OBJECTIVES if kind in works_with for finding in check(name, kind)]
+@pytest.mark.parametrize(("number", "name"), list(enumerate(BUILT_IN)))
+def test_a_built_in_strategy_passes(number: int, name: str) -> None:
+    """On one of the objectives that it works with: strategies take turns."""
+    works_with = [kind for kind in OBJECTIVES if kind in (load_strategy(name).needs.objectives or OBJECTIVES)]
+    findings = list(check(name, works_with[number % len(works_with)]))
     assert len(findings) >= 5
     assert not [finding for finding in findings if finding.status == "fail"]

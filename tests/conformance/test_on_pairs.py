@@ -23,7 +23,7 @@ from clbench.conformance.probes import (
     resume,
     unread_test_data,
 )
-from clbench.conformance.trial import warm_up
+from clbench.conformance.trial import Look, first_run
 from clbench.registry import load_recipe, load_strategy
 from clbench.samples import Samples
 from clbench.stream import Stream
@@ -54,7 +54,7 @@ FOUND: dict[str, tuple[Probe, str]] = {
 @pytest.fixture(scope="module", autouse=True)
 def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What runs import is imported once, here, and not in every child."""
-    warm_up(trial_on("contrastive", "finetune", tmp_path_factory.mktemp("warm")))
+    first_run(trial_on("contrastive", "finetune", tmp_path_factory.mktemp("warm")), Look())
 
 
 def subject_of(name: str, folder: Path) -> Subject:

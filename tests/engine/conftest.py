@@ -98,6 +98,19 @@ def result(folder: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="session")
+def packages() -> None:
+    """Have the slow imports here, so that forked children need not do them."""
+    from clbench.torchvision_schemas import prepare
+
+    prepare()
+    import open_clip
+    import peft
+    import timm
+
+    assert open_clip and peft and timm
+
+
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
     import torch

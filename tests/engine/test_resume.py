@@ -13,6 +13,8 @@ import pytest
 from clbench.launch import start_run
 from clbench.registry import STRATEGIES, load_strategy, targets
 
+pytestmark = pytest.mark.usefixtures("packages")
+
 Outcome = Callable[[Path], dict[str, Any]]
 Whole = Callable[[str, Any, Outcome], dict[str, Any]]
 
