@@ -233,12 +233,15 @@ def _student(
     gaps: NDArray[Any], present: NDArray[Any], scale: NDArray[Any], still: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Mean, interval and p of each line. Differences without any spread: none (p 1); a certain one (p 0) where both
-    rows are `still`, the same in all their runs; else the sign test's p, 2 / 2^n, and an interval if that is small."""
+    rows are `still`, the same in all their runs; else the sign test's p, 2 / 2^n, and an interval if that is small.
+    Computed in units of a power of two near the largest difference: squares of small ones would vanish."""
     import numpy as np
     from scipy.special import stdtr, stdtrit
 
     n = present.sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    exponent = np.frexp(np.where(present, np.abs(gaps), 0.0).max(axis=1, initial=0.0))[1]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        gaps, scale = np.ldexp(gaps, -exponent[:, None]), np.ldexp(scale, -exponent)
         mean = np.where(present, gaps, 0.0).sum(axis=1) / n
         away = np.where(present, gaps - mean[:, None], 0.0)
         error = np.sqrt((away**2).sum(axis=1) / (n - 1) / n)
@@ -250,7 +253,8 @@ def _student(
     p = np.where(flat, np.where(equal, 1.0, np.where(still, 0.0, 2.0 ** (1 - n))), p)
     p = np.where(n > 1, p, np.nan)
     unknown = np.isnan(p) | (flat & ~equal & (p > 1 - LEVEL))
-    return mean, np.where(unknown, np.nan, mean - reach), np.where(unknown, np.nan, mean + reach), p
+    low, high = np.where(unknown, np.nan, mean - reach), np.where(unknown, np.nan, mean + reach)
+    return np.ldexp(mean, exponent), np.ldexp(low, exponent), np.ldexp(high, exponent), p
 
 
 def _constant(values: NDArray[Any], present: NDArray[Any], scale: NDArray[Any]) -> NDArray[Any]:

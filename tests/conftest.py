@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: workers share the cores
 os.environ["CLBENCH_TRACKING"] = "off"
+
+settings.register_profile("repeatable", derandomize=True)  # others: HYPOTHESIS_PROFILE=default
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 RUNS = (("finetune", 0), ("finetune", 1), ("replay", 0), ("replay", 1), ("nmc", 0))
 

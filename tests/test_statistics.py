@@ -153,6 +153,16 @@ def test_the_paired_test_is_scipys(n: int) -> None:
     assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-9)
 
 
+@pytest.mark.parametrize("unit", [1e-300, 1e-170, 1e170, 1e300])
+def test_the_p_value_does_not_depend_on_the_unit(unit: float) -> None:
+    pairs = {0: 1.0, 1: 2.0, 2: 4.0}
+    plain = paired_difference(pairs, dict.fromkeys(pairs, 0.0))
+    scaled = paired_difference({i: value * unit for i, value in pairs.items()}, dict.fromkeys(pairs, 0.0))
+    assert plain is not None and scaled is not None
+    assert scaled.p == pytest.approx(plain.p)
+    assert (scaled.low, scaled.high) == pytest.approx((plain.low * unit, plain.high * unit))
+
+
 def test_five_pairs_by_hand() -> None:
     """Differences 1, 2, 3, 4, 5: mean 3, deviation sqrt(2.5), t = 3 / sqrt(2.5 / 5) = 4.2426, t(4) = 2.776445."""
     found = paired_difference({s: 2.0 * s for s in range(1, 6)}, {s: 1.0 * s for s in range(1, 6)})
@@ -165,6 +175,8 @@ def test_five_pairs_by_hand() -> None:
 
 @settings(deadline=None)
 @example([(0.0, 2.2e-16), (1.0, 1.0)])
+@example([(0.0, 0.0), (0.0, 5e-324)])
+@example([(0.0, 1e-170), (0.0, 2e-170), (0.0, -1e-170)])
 @given(PAIRS)
 def test_interval_and_p_value_agree(pairs: list[tuple[float, float]]) -> None:
     found = paired_difference({i: a for i, (a, _) in enumerate(pairs)}, {i: b for i, (_, b) in enumerate(pairs)})
