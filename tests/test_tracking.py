@@ -57,6 +57,7 @@ def query(results: Path, statement: str) -> list[Any]:
         return store.execute(statement).fetchall()
 
 
+@pytest.mark.slow
 def test_a_logged_run_is_there_once_and_complete(logged: tuple[Path, Path]) -> None:
     results, folder = logged
     found = query(

@@ -234,6 +234,7 @@ def test_ctrl_c_and_the_same_command_again_give_the_uninterrupted_results(
     assert swept == uninterrupted(cli, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_leaves_no_orphans_and_the_next_one_goes_on(
     cli: Cli, start: Callable[..., Sweep], tmp_path: Path
 ) -> None:

@@ -56,8 +56,9 @@ def forked(work: Callable[[], Any], fault: str = "") -> int:
 class Runs:
     """Runs of one specification under one folder, each in a forked child with one thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wholes: dict[str, Path]) -> None:
         self.folder = folder
+        self.wholes = wholes
 
     def spec(self, strategy: str, stream: str = "split-digits", **fields: Any) -> Any:
         """A small run: three unequal tasks of digits, unless told otherwise; of text where images are refused."""
@@ -74,6 +75,13 @@ class Runs:
         status = forked(lambda: start_run(spec, out, checkpoint_every=every), fault)
         assert status == (-signal.SIGKILL if fault else 0), f"{name}: child ended with {status}"
         return next(out.glob("runs/*/*/*"))
+
+    def whole(self, spec: Any) -> Path:
+        """The folder of an uninterrupted run without checkpoints; read only, since it is made once for all tests."""
+        key = spec.model_dump_json()
+        if key not in self.wholes:
+            self.wholes[key] = self.finish("whole", spec, every=None)
+        return self.wholes[key]
 
     fork = staticmethod(forked)
 
@@ -111,14 +119,20 @@ def packages() -> None:
     assert open_clip and peft and timm
 
 
+@pytest.fixture(scope="session")
+def wholes() -> dict[str, Path]:
+    """The folders of uninterrupted runs by specification."""
+    return {}
+
+
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wholes: dict[str, Path]) -> Runs:
     import torch
 
     monkeypatch.setenv("CLBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CLBENCH_TRACKING", "off")
     torch.set_num_threads(1)
-    return Runs(tmp_path)
+    return Runs(tmp_path, wholes)
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     runs: Any, outcome: Outcome, everything: str, small_disk: Path
 ) -> None:
     spec = runs.spec(everything, strategy_settings=SHORT)
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     with pytest.raises(RunFailed, match=r"^cannot write .*: the disk is full: free some space$"):
         start_run(spec, small_disk, checkpoint_every=1)
     folder = next(small_disk.glob("runs/*/*/*"))
@@ -200,7 +200,7 @@ def test_a_file_that_may_not_grow_is_one_line(
 ) -> None:
     """The limit on file sizes stands for a full disk where none can be made."""
     spec = runs.spec(everything, strategy_settings=SHORT)
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -260,7 +260,7 @@ def test_a_checkpoint_of_another_format_is_refused_and_kept(runs: Any, everythin
 @pytest.mark.parametrize("fault", ["phase:5:interrupt", "end_task:2:interrupt", "evaluate:6:interrupt"])
 def test_ctrl_c_saves_and_the_run_goes_on_later(runs: Any, outcome: Outcome, everything: str, fault: str) -> None:
     spec = runs.spec(everything, strategy_settings=SHORT)
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     out = runs.folder / "interrupted"
 
     def interrupted() -> None:
@@ -289,7 +289,7 @@ def test_a_second_ctrl_c_stops_at_once(
                 os.kill(os.getpid(), signal.SIGINT)
     """
     spec = runs.spec(mine(body), strategy_settings=SHORT)
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     monkeypatch.setenv("CTRL_C", "1")
     with pytest.raises(
         Interrupted, match="interrupted at once; continue from the last checkpoint with: clbench resume"

@@ -54,7 +54,6 @@ FAULTS = [
 ]
 LATER = [(11, [1]), (16, [1, 2])]
 BY_DEFAULT = 4  # one fault of so many
-WHOLE: dict[str, Any] = {}  # outcomes of the runs that are not killed, by which end they go on from
 
 
 def of_weights(table: list[dict[str, Any]], *weights: str) -> list[dict[str, Any]]:
@@ -237,11 +236,9 @@ def test_the_rate_falls_on_the_branch_and_stands_on_the_trunk(runs: Any, written
 )
 def test_killed_and_resumed(runs: Any, outcome: Outcome, everything: str, kept: str, fault: str) -> None:
     spec = runs.spec(everything, strategy_settings={"batch_size": 16, "steps": 5, "anneal": 0.5, "resume_from": kept})
-    if kept not in WHOLE:
-        WHOLE[kept] = outcome(runs.finish("whole", spec, every=None))
     folder = runs.finish("killed", spec, fault)
     assert runs.resume(folder) == 0
-    assert outcome(folder) == WHOLE[kept]
+    assert outcome(folder) == outcome(runs.whole(spec))
 
 
 @pytest.mark.parametrize("kept", KEPT)
@@ -255,7 +252,7 @@ def test_killed_on_every_line_of_text(runs: Any, outcome: Outcome, kept: str) ->
         backbone="byte-gpt?d=16,layers=1,ctx=16",
         strategy_settings={**settings, "batch_size": 4},
     )
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     folder = runs.finish("killed", spec, "phase:9")
     assert runs.resume(folder, "fork:1" if kept == "annealed" else "rejoin:1") < 0
     assert runs.resume(folder, "phase:12") < 0
@@ -268,7 +265,7 @@ def test_killed_on_every_line_of_text(runs: Any, outcome: Outcome, kept: str) ->
 def test_killed_where_batches_come_from_several_sources(runs: Any, outcome: Outcome, kept: str, fault: str) -> None:
     settings = {**FORKED, "memory": "domains", "share": 0.3, "resume_from": kept}
     spec = runs.spec("replay", strategy_settings=settings, eval_grid="none")
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     folder = runs.finish("killed", spec, fault)  # in the second task, whose branch is its 9th and 10th step
     assert runs.resume(folder) == 0
     assert outcome(folder) == whole

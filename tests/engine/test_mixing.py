@@ -166,7 +166,7 @@ def test_resuming_repeats_every_bit(runs: Any, outcome: Any, fault: str, anneal:
     stream = {"train_per_class": 12, "test_per_class": 5, "sizes": [3, 3, 4], "validation": 0.2}
     settings = {"steps": 5, "batch_size": 6, "anneal": anneal}
     spec = runs.spec(f"{MIXED}:Guided", stream_settings=stream, strategy_settings=settings, backbone="mlp:8x1")
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     folder = runs.finish("killed", spec, fault)
     assert runs.resume(folder) == 0
     assert outcome(folder) == whole

@@ -162,7 +162,7 @@ def test_resuming_repeats_every_bit(runs: Any, outcome: Any, fault: str) -> None
         strategy_settings=settings,
         backbone="mlp:8x1",
     )
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     folder = runs.finish("killed", spec, fault)
     assert runs.resume(folder) == 0
     assert outcome(folder) == whole

@@ -66,7 +66,7 @@ def test_compiled_models_run_and_are_recorded(runs: Any, outcome: Outcome) -> No
 @pytest.mark.parametrize("fault", ["phase:7", "end_task:2"])
 def test_bf16_resumes_to_the_same_bytes(runs: Any, outcome: Outcome, fault: str) -> None:
     spec = runs.spec("der++", strategy_settings={"steps": 5}, precision="bf16")
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     folder = runs.finish("killed", spec, fault)
     assert runs.resume(folder) == 0
     assert outcome(folder) == whole
@@ -91,6 +91,7 @@ def test_a_changed_condition_is_refused(runs: Any, line: str, changed: str, mess
     assert json.loads((folder / "record.json").read_text())["status"] == "running"
 
 
+@pytest.mark.slow
 def test_threads_are_those_of_the_first_sitting(tmp_path: Path, outcome: Outcome) -> None:
     """A run that took the machine's thread count keeps it where fewer cores are left when it is resumed.
 

@@ -118,6 +118,7 @@ def test_an_interrupt_stops_all_and_saves(tmp_path: Path) -> None:
     assert list((folder / "checkpoint").iterdir())
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_a_run_one_of_whose_processes_is_stopped(tmp_path: Path) -> None:
     started, children = long_run(tmp_path, 2)
     os.kill(children[0], signal.SIGSTOP)

@@ -142,7 +142,7 @@ def test_killed_and_resumed(
     strategy = f"{file(tmp_path, PROBE + ADAPTED)}:{kind}"
     settings = {"batch_size": 32, "steps": 4}
     spec = runs.spec(strategy, strategy_settings=settings, backbone="mlp:16x1", stream_settings=SMALL)
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     folder = runs.finish("killed", spec, fault)
     assert runs.resume(folder) == 0
     assert outcome(folder) == whole

@@ -16,7 +16,6 @@ from clbench.registry import STRATEGIES, load_strategy, targets
 pytestmark = pytest.mark.usefixtures("packages")
 
 Outcome = Callable[[Path], dict[str, Any]]
-Whole = Callable[[str, Any, Outcome], dict[str, Any]]
 
 FAULTS = [
     "initial:1",
@@ -36,13 +35,21 @@ BUILT_IN = sorted(name for name, target in targets(STRATEGIES).items() if target
 SETTINGS = {"batch_size": 16, "steps": 5}
 COMMON = ("phase:9", "end_task:2")  # one of them for each strategy in the quick suite, the other in the slow one
 FIRST_TASK_ONLY = ("frozen",)
-EACH = 4  # of the kinds of faults every strategy meets one in so many, each the next ones
+EACH = 6  # of the kinds of faults every strategy meets one in so many, each the next ones
 
 
 def small(name: str) -> dict[str, Any]:
     """Settings that make a run of this strategy short, and a model it works with."""
     kind = load_strategy(name)
-    wanted = {"batch_size": 64, "steps": 6, "passes": 2, "memory_size": 40, "observe_every": 2}
+    wanted = {
+        "batch_size": 64,
+        "steps": 6,
+        "passes": 2,
+        "memory_size": 40,
+        "observe_every": 2,
+        "codebooks": 8,
+        "key_epochs": 1,
+    }
     settings = {key: value for key, value in wanted.items() if key in kind.Config.model_fields}
     if name in FIRST_TASK_ONLY:
         settings["steps"] *= 4
@@ -53,7 +60,7 @@ def small(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_everything_survives_every_fault(runs: Any, outcome: Outcome, everything: str, fault: str) -> None:
     spec = runs.spec(everything, strategy_settings=SETTINGS)
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     folder = runs.finish("killed", spec, fault)
     assert runs.resume(folder) == 0
     assert outcome(folder) == whole
@@ -61,7 +68,7 @@ def test_everything_survives_every_fault(runs: Any, outcome: Outcome, everything
 
 def test_killed_twice(runs: Any, outcome: Outcome, everything: str) -> None:
     spec = runs.spec(everything, strategy_settings=SETTINGS)
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     folder = runs.finish("killed", spec, "phase:8")
     assert runs.resume(folder, "phase:11") < 0
     assert runs.resume(folder, "end_task:1") < 0
@@ -69,24 +76,12 @@ def test_killed_twice(runs: Any, outcome: Outcome, everything: str) -> None:
     assert outcome(folder) == whole
 
 
-@pytest.fixture(scope="module")
-def whole() -> Whole:
-    """The result of a strategy's uninterrupted small run, made once."""
-    made: dict[str, dict[str, Any]] = {}
-
-    def result(name: str, runs: Any, outcome: Outcome) -> dict[str, Any]:
-        if name not in made:
-            made[name] = outcome(runs.finish("whole", runs.spec(name, **small(name)), every=None))
-        return made[name]
-
-    return result
-
-
 @pytest.mark.parametrize(("name", "fault"), [(name, COMMON[i % 2]) for i, name in enumerate(BUILT_IN)])
-def test_every_strategy_resumes(runs: Any, outcome: Outcome, whole: Whole, name: str, fault: str) -> None:
-    folder = runs.finish("killed", runs.spec(name, **small(name)), fault)
+def test_every_strategy_resumes(runs: Any, outcome: Outcome, name: str, fault: str) -> None:
+    spec = runs.spec(name, **small(name))
+    folder = runs.finish("killed", spec, fault)
     assert runs.resume(folder) == 0
-    assert outcome(folder) == whole(name, runs, outcome)
+    assert outcome(folder) == outcome(runs.whole(spec))
 
 
 def others(number: int) -> list[str]:
@@ -99,21 +94,20 @@ def others(number: int) -> list[str]:
     ("name", "fault"),
     [(name, f) for i, name in enumerate(BUILT_IN) for f in others(i)],
 )
-def test_every_strategy_survives_faults_of_all_kinds(
-    runs: Any, outcome: Outcome, whole: Whole, name: str, fault: str
-) -> None:
-    status = runs.fork(lambda: start_run(runs.spec(name, **small(name)), runs.folder, checkpoint_every=3), fault)
+def test_every_strategy_survives_faults_of_all_kinds(runs: Any, outcome: Outcome, name: str, fault: str) -> None:
+    spec = runs.spec(name, **small(name))
+    status = runs.fork(lambda: start_run(spec, runs.folder, checkpoint_every=3), fault)
     if status == 0:
         pytest.skip(f"{name} never passes {fault}")
     assert status == -signal.SIGKILL
     folder = next(runs.folder.glob("runs/*/*/*"))
     assert runs.resume(folder) == 0
-    assert outcome(folder) == whole(name, runs, outcome)
+    assert outcome(folder) == outcome(runs.whole(spec))
 
 
 def test_a_damaged_checkpoint_is_passed_over(runs: Any, outcome: Outcome, everything: str) -> None:
     spec = runs.spec(everything, strategy_settings=SETTINGS)
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     folder = runs.finish("killed", spec, "phase:15")
     newest = sorted((folder / "checkpoint").iterdir())[-1] / "tensors.safetensors"
     newest.write_bytes(newest.read_bytes()[:-9])

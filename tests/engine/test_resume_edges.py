@@ -85,7 +85,7 @@ def test_an_optimiser_that_starts_anew_does_not_inherit_on_resuming(
     runs: Any, outcome: Outcome, written: Any, fault: str
 ) -> None:
     spec = runs.spec(written(CHANGING), strategy_settings=SETTINGS)
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     folder = runs.finish("killed", spec, fault)
     assert runs.resume(folder) == 0
     assert outcome(folder) == whole
@@ -96,7 +96,7 @@ def test_trainability_modes_and_gradients_do_not_outlive_a_phase(
     runs: Any, outcome: Outcome, written: Any, fault: str
 ) -> None:
     spec = runs.spec(written(PARTLY), strategy_settings=SETTINGS)
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     folder = runs.finish("killed", spec, fault)
     assert runs.resume(folder) == 0
     assert outcome(folder) == whole
@@ -107,7 +107,7 @@ def test_interrupted_while_other_weights_are_deployed(
     runs: Any, outcome: Outcome, written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     spec = runs.spec(written(AVERAGED), strategy_settings=SETTINGS, eval_grid="none")
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
 
     def interrupted() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)

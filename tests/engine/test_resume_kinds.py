@@ -69,7 +69,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("name", ["ByTask", "Never"])
 def test_a_killed_run_ends_as_the_whole_one(runs: Any, outcome: Outcome, name: str, fault: str) -> None:
     spec = runs.spec(f"{__file__}:{name}", strategy_settings=SETTINGS)
-    whole = outcome(runs.finish("whole", spec, every=None))
+    whole = outcome(runs.whole(spec))
     folder = runs.finish("killed", spec, fault)
     assert bool(_checkpoints(folder)) == (name == "ByTask")
     assert runs.resume(folder) == 0
