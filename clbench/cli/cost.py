@@ -89,7 +89,7 @@ def find(built: Prepared, timed: bool = False) -> Found:
 
     spec, stream, config = built.spec, built.stream, built.config
     cost = measure_run(spec, stream, built.strategy, config, timed)
-    full = full_fine_tuning(spec, stream, config)
+    full = full_fine_tuning(spec, stream, built.strategy, config, cost)
     most, label = longest(stream, config), strategy_label(spec.strategy)
     try:
         at_full = allow({"maf": 1.0}, cost, full, label, most)

@@ -23,18 +23,26 @@ def allowance_of(spec: RunSpec, stream: Stream, strategy: type[Strategy], config
     if not any(key in spec.budget for key in SHARED_OUT):
         return None
     cost = measure_run(spec, stream, strategy, config)
-    full = full_fine_tuning(spec, stream, config)
+    full = full_fine_tuning(spec, stream, strategy, config, cost)
     return allow(spec.budget, cost, full, strategy_label(spec.strategy), longest(stream, config))
 
 
-def full_fine_tuning(spec: RunSpec, stream: Stream, config: Any, timed: bool = False) -> RunCost:
+def full_fine_tuning(spec: RunSpec, stream: Stream, strategy: type[Strategy], config: Any, cost: RunCost) -> RunCost:
     """The cost of plain training of the same model, all of it, with the method's optimiser and batch size, for as many
-    passes as the stream recommends."""
+    passes as the stream recommends. cost: the method's own, which is taken where the method is this training."""
     training = stream.training
     values = {name: getattr(training, name) for name in Strategy.Config.model_fields if hasattr(training, name)}
     values |= {name: getattr(config, name) for name in AS_THE_METHOD if getattr(config, name, None) is not None}
-    plain = spec.model_copy(update={"tune": "full"})
-    return measure_run(plain, stream, Strategy, Strategy.Config(**values), timed)
+    plain = Strategy.Config(**values)
+    if spec.tune == "full" and _is_empty(strategy) and config == plain:
+        return cost
+    return measure_run(spec.model_copy(update={"tune": "full"}), stream, Strategy, plain)
+
+
+def _is_empty(strategy: type[Strategy]) -> bool:
+    """Whether a class adds nothing to `Strategy`, as finetune does not."""
+    own = strategy.__mro__[: strategy.__mro__.index(Strategy)]
+    return all(name.startswith("__") for kind in own for name in vars(kind))
 
 
 def longest(stream: Stream, config: Any) -> list[int] | None:

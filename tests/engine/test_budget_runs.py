@@ -72,6 +72,29 @@ def test_full_fine_tuning_under_its_own_cost_is_the_run_without_a_budget(runs: A
     assert "budget" not in record_of(plain)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "fields", "rehearsals"),
+    [
+        ("finetune", {}, 1),
+        ("finetune", {"strategy_settings": {"epochs": 7}}, 2),
+        ("finetune", {"tune": "bias"}, 2),
+        ("si", {}, 2),
+    ],
+)
+def test_what_is_full_fine_tuning_itself_is_rehearsed_once(
+    runs: Any, monkeypatch: pytest.MonkeyPatch, strategy: str, fields: dict[str, Any], rehearsals: int
+) -> None:
+    from clbench.cli.cost import find
+    from clbench.engine.measuring import MeasureSession
+
+    started = []
+    start = MeasureSession.start
+    monkeypatch.setattr(MeasureSession, "start", lambda self: (started.append(1), start(self)))
+    found = find(Prepared(runs.spec(strategy, **{**MLP, **fields})))
+    assert len(started) == rehearsals
+    assert found.full.tasks[0].phases[0].flops > 0
+
+
 def test_a_first_task_learned_elsewhere_has_no_share(runs: Any) -> None:
     fields = {**MLP, "upstream": "shared", "strategy_settings": BATCH}
     plain = runs.finish("plain", runs.spec("finetune", **fields), every=None)
