@@ -14,6 +14,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from clbench.engine.cost import FlopCount
+from clbench.engine.freed_memory import keep_freed_memory
 from clbench.engine.uncompiled import keep_compiler_out
 from clbench.errors import UserError
 from clbench.spec import RunSpec
@@ -38,13 +39,15 @@ class Environment:
         self.threads = spec.threads or _threads_here(spec.devices)
 
     def apply(self) -> None:
-        """Set threads, numpy's included, and, on a GPU, deterministic algorithms."""
+        """Set threads, numpy's included; on a CPU, what becomes of freed memory; on a GPU, deterministic algorithms."""
         torch.set_num_threads(self.threads)
         threadpool_limits(self.threads, user_api="blas")
         if not self.compile:
             keep_compiler_out(FlopCount, "__torch_dispatch__")
             keep_compiler_out(torch.optim.Optimizer, "add_param_group", "zero_grad", "state_dict")
-        if self.device.type == "cuda":
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        else:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cudnn.benchmark = False
