@@ -64,6 +64,13 @@ def cluster() -> Iterator[Any]:
     patch.undo()
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
+    """The results of the slow jobs, from the local engine."""
+    ends, _ = sweep(LocalEngine(), slow_jobs(seconds=0), tmp_path_factory.mktemp("local"))
+    return {number: result_of(folder_of(end)) for number, end in ends.items()}
+
+
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes do not see the results folder: runs are done in scratch folders and travel as bytes."""
@@ -219,7 +226,9 @@ def test_results_are_those_of_the_local_engine(cluster: Any, apart: None, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sees", ["shared", "apart"])
-def test_a_node_lost_in_mid_sweep(sees: str, cluster: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_node_lost_in_mid_sweep(
+    sees: str, cluster: Any, undisturbed: dict[int, Any], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     if sees == "apart":
         request.getfixturevalue("apart")
     extra = cluster.add_node(num_cpus=2, object_store_memory=STORE)
@@ -235,10 +244,7 @@ def test_a_node_lost_in_mid_sweep(sees: str, cluster: Any, tmp_path: Path, reque
             cluster.remove_node(extra, allow_graceful=False)
 
     ends, events = sweep(RayEngine(cluster.address), jobs, tmp_path / "ray", lose)
-    local, _ = sweep(LocalEngine(), slow_jobs(seconds=0), tmp_path / "local")
-    assert {n: result_of(folder_of(end)) for n, end in ends.items()} == {
-        n: result_of(folder_of(end)) for n, end in local.items()
-    }
+    assert {n: result_of(folder_of(end)) for n, end in ends.items()} == undisturbed
     assert extra not in cluster.worker_nodes
     again = [n for n in ends if attempts(events, n) == [1, 2]]
     assert again and all(attempts(events, n) in ([1], [1, 2]) for n in ends)
@@ -261,7 +267,7 @@ def test_a_killed_worker_is_replaced_but_not_for_ever(cluster: Any, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_stopped_sweep_goes_on_later(cluster: Any, apart: None, tmp_path: Path) -> None:
+def test_a_stopped_sweep_goes_on_later(cluster: Any, undisturbed: dict[int, Any], apart: None, tmp_path: Path) -> None:
     """Where nodes see the results folder: `test_the_command_with_a_ray_of_its_own`."""
     jobs = slow_jobs()
 
@@ -281,9 +287,8 @@ def test_a_stopped_sweep_goes_on_later(cluster: Any, apart: None, tmp_path: Path
     ends, _ = sweep(RayEngine(cluster.address), rest, tmp_path / "ray")
     assert all(ends[n].folder == folder for n, folder in under_way.items())
     assert len(run_folders(tmp_path / "ray")) == len(jobs)
-    local, _ = sweep(LocalEngine(), slow_jobs(seconds=0), tmp_path / "local")
     for number, end in ends.items():
-        assert result_of(folder_of(end)) == result_of(folder_of(local[number]))
+        assert result_of(folder_of(end)) == undisturbed[number]
         assert not (folder_of(end) / "checkpoint").exists()
         assert not (folder_of(end) / "evaluations.jsonl").exists()
 
