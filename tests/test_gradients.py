@@ -199,6 +199,7 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same(squared_gradients(model, CLASSIFICATION, [batch_of(x, y)]), whole)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_gives_the_same() -> None:
     model = trained_norms(InPlace())
     x, y = torch.randn(6, 3, 8, 8), torch.randint(0, 4, (6,))

@@ -73,6 +73,7 @@ def test_an_older_library_with_nms_alone_is_enough(tmp_path: Path) -> None:
     assert _run(STAGED, _package(tmp_path, loadable=True), "nms") == "0 nms"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("declared", [(), ("nms",)])
 def test_only_what_is_missing_is_declared(tmp_path: Path, declared: tuple[str, ...]) -> None:
     assert _run(STAGED, _package(tmp_path, loadable=False), *declared) == "1 nms qnms"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from clbench import machine
 from clbench.cli.text import columns, print_json, print_lines
 
 OLDEST_PYTHON = (3, 10)
@@ -96,7 +97,7 @@ def _torch() -> Iterator[Finding]:
     except Exception as error:
         yield Finding("torch", False, f"cannot be imported: {error}", "install it again: https://pytorch.org")
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = machine.cores()
     threads = torch.get_num_threads()
     limited = os.environ.get("OMP_NUM_THREADS")
     found = f"{threads} of {cores} cores" + (f" (OMP_NUM_THREADS={limited})" if limited else "")

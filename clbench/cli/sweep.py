@@ -88,7 +88,7 @@ def _check(options: SweepOptions) -> None:
 
 def _show(suite: Suite, options: SweepOptions) -> int:
     """--dry-run."""
-    from clbench.sweeps import machine
+    from clbench import machine
     from clbench.sweeps.estimate import estimate
     from clbench.sweeps.plan import make_plan
     from clbench.sweeps.show import plan_as_dict, show_plan
@@ -121,8 +121,8 @@ def _run(suite: Suite, options: SweepOptions) -> SweepResult:
 
 
 def _run_plan(suite: Suite, options: SweepOptions, journal: Journal) -> SweepResult:
+    from clbench import machine
     from clbench.cli.sweep_display import make_sweep_display
-    from clbench.sweeps import machine
     from clbench.sweeps.estimate import estimate
     from clbench.sweeps.plan import make_plan
     from clbench.sweeps.run_sweep import run_sweep

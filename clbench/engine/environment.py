@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+from clbench import machine
 from clbench.engine.cost import FlopCount
 from clbench.engine.freed_memory import keep_freed_memory
 from clbench.engine.uncompiled import keep_compiler_out
@@ -97,7 +98,7 @@ def _threads_here(devices: int) -> int:
     told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if told.isdecimal() and int(told):
         return int(told)
-    return max(1, len(os.sched_getaffinity(0)) // devices)
+    return max(1, machine.cores() // devices)
 
 
 def machine_fields(spec: RunSpec, on_gpu: bool) -> dict[str, Any]:

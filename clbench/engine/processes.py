@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from clbench import machine
 from clbench.engine.environment import Environment
 from clbench.engine.parallel import PATIENCE, Group, Ranks
 from clbench.engine.world import World, torchrun_world
@@ -85,7 +86,7 @@ def check_devices(spec: RunSpec, world: World | None) -> None:
         raise UserError(
             f"--devices {spec.devices}: torch sees {gpus} GPU{'s' * (gpus > 1)} here; use fewer, or --device cpu"
         )
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.cores()
     if world is None and (spec.device == "cpu" or not gpus) and spec.devices > PER_CORE * cores:
         raise UserError(
             f"--devices {spec.devices}: {cores} CPU core{'s' * (cores > 1)} here, for at most {PER_CORE * cores} "

@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from clbench import machine
 from clbench.errors import RunFailed, UserError
 from clbench.runs import is_active
 from clbench.spec import make_spec, read_spec_file
-from clbench.sweeps import machine
 from clbench.sweeps.job import Ended, Event, Job, Note, Resources, Started
 from clbench.sweeps.processes import Assignment, Begun, WorkerProcess, ensure_server, start_server, wait_for_news
 from clbench.sweeps.room import Place, Room

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from clbench.errors import ClbenchError
+from clbench.machine import thread_environment
 from clbench.spec import RunSpec, make_spec
-from clbench.sweeps.machine import thread_environment
 
 GRACE = 5.0
 """Seconds a probe may run on where it stands in a hook that cannot be left."""

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from clbench import machine
 from clbench.record import strategy_label
 from clbench.spec import RunSpec
-from clbench.sweeps import machine
 from clbench.sweeps.cost import Cost, length_ratio
 from clbench.sweeps.plan import Planned
 from clbench.sweeps.probe import ProbeProcess, next_ended

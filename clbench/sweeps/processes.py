@@ -19,10 +19,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from clbench.machine import THREAD_VARIABLES, thread_environment
 from clbench.registry import STRATEGIES, STREAMS, families, family_of, targets
 from clbench.spec import RunSpec
 from clbench.sweeps.job import Ended, Event, Job, Progress
-from clbench.sweeps.machine import THREAD_VARIABLES, thread_environment
 
 PRELOADED = (
     "torch", "pyarrow.parquet", "safetensors.torch", "clbench.launch", "clbench.engine.assembly", "clbench.metrics",

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from clbench import machine
 from clbench.errors import UserError
-from clbench.sweeps import machine
 from clbench.sweeps.job import Job
 
 CONNECT_SECONDS = 3.0

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from clbench.machine import thread_environment
 from clbench.sweeps.job import Ended, Event, Job, Progress
-from clbench.sweeps.machine import thread_environment
 from clbench.sweeps.shipping import Packed, pack, unpack
 
 SECONDS_BETWEEN_REPORTS = 0.4

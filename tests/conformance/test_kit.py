@@ -29,7 +29,7 @@ BAD = {
     "AtBoundaries": ("between boundaries", "declare predicts_between_boundaries=False"),
     "NeedsTheTask": ("task id at test", "unexpected keyword argument 'task'"),
 }
-QUICK = ("Forgetful", "UndeclaredMemory")
+QUICK = ("UndeclaredMemory",)
 
 
 def checked(name: str) -> list[Finding]:

@@ -53,7 +53,7 @@ FAULTS = [
     ("annealed", "checkpoint-rename:12"),
 ]
 LATER = [(11, [1]), (16, [1, 2])]
-BY_DEFAULT = 4  # one fault of so many
+BY_DEFAULT = 6  # one fault of so many
 
 
 def of_weights(table: list[dict[str, Any]], *weights: str) -> list[dict[str, Any]]:

@@ -309,6 +309,7 @@ def test_norms_of_timm_keep_their_activation() -> None:
     assert same.state_dict().keys() == norm.state_dict().keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync_bn", [True, False])
 def test_a_model_with_batch_statistics(sync_bn: bool, tmp_path: Path) -> None:
     fields = {**DIGITS, "strategy": "replay", "backbone": "slim-resnet18?width=2", "sync_bn": sync_bn}

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from clbench import machine
 from clbench.engine.environment import Environment
 from clbench.errors import UserError
 from clbench.launch import resume_run
@@ -123,17 +124,17 @@ def test_threads_are_those_of_the_first_sitting(tmp_path: Path, outcome: Outcome
         return status, next((tmp_path / name).glob("runs/*/*/*"))
 
     status, whole = run("whole")
-    assert (status, environment(whole)["threads"]) == (0, len(cores))
+    assert (status, environment(whole)["threads"]) == (0, machine.cores())
     status, killed = run("killed", CLBENCH_FAULT="phase:6")
     assert status == -signal.SIGKILL
     assert ended([*command, "resume", str(killed)], cores[:1]) == 0
-    assert environment(killed)["threads"] == len(cores)
+    assert environment(killed)["threads"] == machine.cores()
     assert outcome(killed) == outcome(whole)
 
 
 @pytest.mark.parametrize(("told", "threads"), [("3", 3), ("2,1", 2), ("0", 4), ("many", 4), ("", 4)])
 def test_the_threads_that_openmp_was_told_are_taken(monkeypatch: pytest.MonkeyPatch, told: str, threads: int) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
+    monkeypatch.setattr("clbench.machine.cores", lambda: 4)
     monkeypatch.setenv("OMP_NUM_THREADS", told)
     spec = make_spec({"strategy": "finetune", "stream": "split-digits"})
     assert Environment(spec).threads == threads

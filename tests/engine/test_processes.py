@@ -108,6 +108,7 @@ def wait_until_gone(pids: list[int]) -> None:
     assert not any(map(alive, pids))
 
 
+@pytest.mark.slow
 def test_an_interrupt_stops_all_and_saves(tmp_path: Path) -> None:
     done = clbench(*SMALL_RUN, "--devices", "2", cwd=tmp_path, CLBENCH_FAULT="phase:5:interrupt")
     _, err = done.communicate(timeout=120)
@@ -215,7 +216,7 @@ def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_more_processes_than_the_cores_can_take_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from clbench.engine.processes import check_devices
 
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr("clbench.machine.cores", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     check_devices(make_spec(fields_for("finetune", devices=4)), None)
     with pytest.raises(UserError, match="--devices 100: 2 CPU cores here, for at most 4 processes; use fewer"):

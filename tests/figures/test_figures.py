@@ -147,7 +147,9 @@ def test_mixed_numbers_of_runs_are_told() -> None:
     assert "1 to 5 runs" in text and "95 %" in text and "range where there are two runs" in text and "no band" in text
 
 
-@pytest.mark.parametrize(("form", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF-")])
+@pytest.mark.parametrize(
+    ("form", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), pytest.param("pdf", b"%PDF-", marks=pytest.mark.slow)]
+)
 def test_formats_are_what_they_say_and_the_same_every_time(material: Material, form: str, magic: bytes) -> None:
     names = ["gap", "matrix"]
     content = render(material, names, form)

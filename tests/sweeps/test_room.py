@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clbench.sweeps import machine
+from clbench import machine
 from clbench.sweeps.job import Resources
 from clbench.sweeps.room import Place, Room
 

@@ -1,4 +1,4 @@
-"""What this machine has for a sweep: cores, memory, GPUs; limits of a container count."""
+"""What this machine has for runs: cores, memory, GPUs; limits of a container count."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd")
 
 def cores(cgroup: Path = CGROUP) -> int:
     """Cores this process may use: its affinity, or the container's quota where that is less."""
-    allowed = len(os.sched_getaffinity(0))
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup)
     return allowed if quota is None else max(1, min(allowed, int(quota)))
 
