@@ -20,6 +20,14 @@ def cores(cgroup: Path = CGROUP) -> int:
     return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
+def threads(devices: int = 1) -> int:
+    """Of each process of a run that was not told: `OMP_NUM_THREADS` where it is set, else its share of the cores."""
+    told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if told.isdecimal() and int(told):
+        return int(told)
+    return max(1, cores() // devices)
+
+
 def thread_environment(threads: int) -> dict[str, str]:
     """The variables that hold numerical libraries at so many threads, if set before they are imported."""
     return dict.fromkeys(THREAD_VARIABLES, str(threads))

@@ -98,7 +98,7 @@ def _torch() -> Iterator[Finding]:
         yield Finding("torch", False, f"cannot be imported: {error}", "install it again: https://pytorch.org")
         return
     cores = machine.cores()
-    threads = torch.get_num_threads()
+    threads = machine.threads()
     limited = os.environ.get("OMP_NUM_THREADS")
     found = f"{threads} of {cores} cores" + (f" (OMP_NUM_THREADS={limited})" if limited else "")
     yield Finding("threads", threads <= cores, found, "set --threads to the number of cores")

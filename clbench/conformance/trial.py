@@ -180,10 +180,10 @@ def _whole(
     alter: Callable[[Stream], Stream] | None,
     folder: Path,
 ) -> dict[str, Any]:
+    before = set(sys.modules)
     from clbench.metrics import compute
 
     os.environ["CLBENCH_CACHE"] = str(folder / "cache")
-    before = set(sys.modules)
     built = Prepared(spec)
     if alter is not None:
         built.stream = alter(built.stream)

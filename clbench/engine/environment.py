@@ -37,7 +37,7 @@ class Environment:
         self.compile = spec.compile
         self.devices = spec.devices
         self.sync_bn = spec.sync_bn and spec.devices > 1
-        self.threads = spec.threads or _threads_here(spec.devices)
+        self.threads = spec.threads or machine.threads(spec.devices)
 
     def apply(self) -> None:
         """Set threads, numpy's included; on a CPU, what becomes of freed memory; on a GPU, deterministic algorithms."""
@@ -91,14 +91,6 @@ class Environment:
             "processor": processor(),
             "gpu": gpu,
         }
-
-
-def _threads_here(devices: int) -> int:
-    """CPU threads of each process: `OMP_NUM_THREADS` where it is set, else its share of the cores it may use."""
-    told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if told.isdecimal() and int(told):
-        return int(told)
-    return max(1, machine.cores() // devices)
 
 
 def machine_fields(spec: RunSpec, on_gpu: bool) -> dict[str, Any]:

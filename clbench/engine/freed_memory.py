@@ -11,7 +11,7 @@ import os
 import sys
 
 KEPT_BYTES = 256 << 20
-OLDEST_LIMIT_BYTES = 32 << 20
+PROMISED_BYTES = 32 << 20  # the most that mallopt(3) promises to take as a threshold
 OWN_SETTINGS = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
@@ -27,5 +27,5 @@ def keep_freed_memory() -> bool:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    taken = set_option(_MMAP_THRESHOLD, KEPT_BYTES) or set_option(_MMAP_THRESHOLD, OLDEST_LIMIT_BYTES)
+    taken = set_option(_MMAP_THRESHOLD, KEPT_BYTES) or set_option(_MMAP_THRESHOLD, PROMISED_BYTES)
     return bool(taken and set_option(_TRIM_THRESHOLD, KEPT_BYTES))

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class Runs:
         """The folder of an uninterrupted run without checkpoints; read only, since it is made once for all tests."""
         key = spec.model_dump_json()
         if key not in self.wholes:
-            self.wholes[key] = self.finish("whole", spec, every=None)
+            self.wholes[key] = self.finish(f"whole-{len(self.wholes)}", spec, every=None)
         return self.wholes[key]
 
     fork = staticmethod(forked)
@@ -112,11 +113,8 @@ def packages() -> None:
     from clbench.torchvision_schemas import prepare
 
     prepare()
-    import open_clip
-    import peft
-    import timm
-
-    assert open_clip and peft and timm
+    for name in ("open_clip", "peft", "timm"):
+        import_module(name)
 
 
 @pytest.fixture(scope="session")

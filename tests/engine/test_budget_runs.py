@@ -85,14 +85,21 @@ def test_what_is_full_fine_tuning_itself_is_rehearsed_once(
     runs: Any, monkeypatch: pytest.MonkeyPatch, strategy: str, fields: dict[str, Any], rehearsals: int
 ) -> None:
     from clbench.cli.cost import find
+    from clbench.engine.allowance import full_fine_tuning
     from clbench.engine.measuring import MeasureSession
+    from clbench.strategy import Strategy
+
+    class NotEmpty(Strategy):
+        paper = "a test"
 
     started = []
     start = MeasureSession.start
     monkeypatch.setattr(MeasureSession, "start", lambda self: (started.append(1), start(self)))
-    found = find(Prepared(runs.spec(strategy, **{**MLP, **fields})))
+    built = Prepared(runs.spec(strategy, **{**MLP, **fields}))
+    found = find(built)
     assert len(started) == rehearsals
-    assert found.full.tasks[0].phases[0].flops > 0
+    rehearsed = full_fine_tuning(built.spec, built.stream, NotEmpty, built.config, found.cost)
+    assert len(started) == rehearsals + 1 and found.full == rehearsed
 
 
 def test_a_first_task_learned_elsewhere_has_no_share(runs: Any) -> None:

@@ -67,7 +67,9 @@ def cluster() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
     """The results of the slow jobs, from the local engine."""
-    ends, _ = sweep(LocalEngine(), slow_jobs(seconds=0), tmp_path_factory.mktemp("local"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        ends, _ = sweep(LocalEngine(), slow_jobs(seconds=0), tmp_path_factory.mktemp("local"))
     return {number: result_of(folder_of(end)) for number, end in ends.items()}
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,3 +97,8 @@ def test_limits_of_an_older_container(tmp_path: Path) -> None:
     assert machine.cores(tmp_path) == 1
     (tmp_path / "cpu/cpu.cfs_quota_us").write_text("-1")
     assert machine.cores(tmp_path) == machine.cores(tmp_path / "none")
+
+
+def test_cores_where_the_system_knows_no_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert machine.cores(tmp_path / "none") == os.cpu_count()
